@@ -1,0 +1,1 @@
+"""Train, attack and certify unrolled networks for inverse problems in JAX."""

@@ -1,0 +1,78 @@
+"""Projected gradient descent (ascent on the error): the worst case of a threat."""
+
+import jax
+import jax.numpy as jnp
+
+from jitter_jax.attacks.objective import Objective
+from jitter_jax.attacks.search import Attack, AttackInfo, better, value_and_ascent
+from jitter_jax.attacks.threat import Ball
+
+Array = jax.Array
+
+
+def pgd(
+    ball: Ball,
+    *,
+    num_steps: int = 20,
+    step_size: float | None = None,
+    random_start: bool = True,
+    restarts: int = 1,
+    keep_best: bool = True,
+) -> Attack:
+    """Returns the attack that climbs the objective inside the ball.
+
+    `delta <- project(delta + step_size radius s(grad objective(delta)))`
+
+    with `s` the gradient's sign (`linf`) or the gradient divided by its norm (`l2`), and no step
+    where the gradient is zero.
+
+    With `keep_best` the result is the largest objective among all points visited and the zero
+    perturbation, so an attack is never weaker than none; with a given `step_size` and the same key,
+    more steps or more restarts are never weaker either.
+
+    Args:
+        ball: where to search.
+        num_steps: gradient steps a start, at least 1.
+        step_size: length of a step as a fraction of the radius, positive; `2.5 / num_steps` if
+        None. random_start: start at uniform draws from the ball, not at the given start. Without it
+            all restarts but the first are random.
+        restarts: number of starts, at least 1; they run one after the other.
+        keep_best: return the best point; otherwise the last one of the last restart, as the public
+            code of SGD jittering does.
+
+    Raises:
+        ValueError: an argument is out of range.
+
+    Source: Madry et al. (2018).
+    """
+    if num_steps < 1:
+        raise ValueError(f"num_steps must be at least 1, got {num_steps}")
+    if restarts < 1:
+        raise ValueError(f"restarts must be at least 1, got {restarts}")
+    if step_size is None:
+        step_size = 2.5 / num_steps
+    if not step_size > 0:
+        raise ValueError(f"step_size must be positive, got {step_size}")
+
+    def attack(objective: Objective, start: Array, key: Array) -> tuple[Array, AttackInfo]:
+        def climb(carry, _):
+            delta, best = carry
+            value, ascent = value_and_ascent(objective, delta)
+            best = better(best, (delta, value))
+            delta = ball.project(delta + step_size * ball.radius * ball.steepest(ascent))
+            return (delta, best), value
+
+        def restart(best, index):
+            draw = ball.sample(jax.random.fold_in(key, index), start)
+            first = jnp.where(random_start | (index > 0), draw, start)
+            (delta, best), values = jax.lax.scan(climb, (first, best), length=num_steps)
+            last = (delta, objective(delta))
+            best = better(best, last) if keep_best else last
+            return best, jnp.append(values, last[1])
+
+        zero = jnp.zeros_like(start)
+        clean = objective(zero)
+        (delta, value), history = jax.lax.scan(restart, (zero, clean), jnp.arange(restarts))
+        return delta, AttackInfo(clean, value, history)
+
+    return attack

@@ -1,0 +1,215 @@
+"""From a source of examples to batches.
+
+A *source* is any object with `__len__` and `__getitem__(index) -> dict` of numpy arrays. Its
+items hold `signal` (the truth x), `measurement` (a given y), or both; where `measurement` is
+absent, the training code measures x itself. All items of one source have the same keys and shapes.
+"""
+
+import operator
+from collections.abc import Iterator
+from typing import Any, Protocol, Self
+
+import numpy as np
+
+Example = dict[str, np.ndarray]
+
+_LARGEST_SEED = 2**32 - 1
+
+
+class Source(Protocol):
+    """Examples with random access; item `i` is the same whenever it is asked for."""
+
+    def __len__(self) -> int:
+        """Number of examples."""
+
+    def __getitem__(self, index: int, /) -> Example:
+        """Example number `index`; an `IndexError` past the end."""
+
+
+def checked_index(index: int, length: int) -> int:
+    """Return `index` as a Python integer.
+
+    Args:
+        index: any integer type.
+        length: number of examples.
+
+    Raises:
+        IndexError: `index` is not in `0 .. length - 1`. (Python's own loop over a source ends
+            by this error.)
+    """
+    number = operator.index(index)
+    if not 0 <= number < length:
+        raise IndexError(f"index={number} is not accepted: the source has examples 0..{length - 1}")
+    return number
+
+
+def checked_count(name: str, value: int) -> int:
+    """Return `value` as a Python integer that is at least one.
+
+    Args:
+        name: the argument's name, for the message.
+        value: what came.
+
+    Raises:
+        ValueError: `value` is not an integer, or below one.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(f"{name}={value!r} is not accepted: an integer of at least 1 is expected")
+    return int(value)
+
+
+class TrainingIterator:
+    """Batches without end from `training_iterator`: closable, with a state to resume from."""
+
+    def __init__(self, batches: Any, identity: dict[str, int]):
+        self._batches = batches
+        self._identity = identity
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Example:
+        return next(self._batches)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def get_state(self) -> dict[str, int]:
+        """Where the iterator stands.
+
+        Returns:
+            Plain integers under string keys (fit for JSON): `next_index`, the number of batches
+            that `next` has given so far, and what fixes their content (`batch_size`, `seed`,
+            `num_examples`). Batches read ahead do not count.
+        """
+        return {**self._identity, "next_index": self._batches.get_state()["next_index"]}
+
+    def set_state(self, state: dict[str, int]) -> None:
+        """Go to a state that `get_state` gave; the batches that followed it follow again.
+
+        Args:
+            state: from an iterator of the same `batch_size`, `seed` and number of examples.
+
+        Raises:
+            ValueError: the state belongs to another iterator, whose batches would differ.
+        """
+        expected = {*self._identity, "next_index"}
+        if set(state) != expected:
+            raise ValueError(f"state has keys {sorted(state)}; accepted: {sorted(expected)}")
+        for name, value in self._identity.items():
+            if state[name] != value:
+                raise ValueError(
+                    f"state[{name!r}]={state[name]!r} is not accepted: this iterator has "
+                    f"{name}={value}, and its batches would differ from those of the saved run"
+                )
+        self._batches.set_state({"next_index": int(state["next_index"])})
+
+    def close(self) -> None:
+        """Stop reading ahead. A second call does nothing; `next` afterwards is an error."""
+        self._batches.close()
+
+
+def training_iterator(
+    source: Source, batch_size: int, seed: int, *, num_threads: int = 2, prefetch: int = 2
+) -> TrainingIterator:
+    """Shuffled batches for ever.
+
+    Every epoch visits each example once in an order of its own. Epochs follow one another without
+    a gap: a batch may hold the end of one and the start of the next, so no example is dropped and
+    every batch has the same size. The batches depend on `source`, `batch_size` and `seed`
+    only, not on the threads.
+
+    Args:
+        source: the examples; read from several threads at once unless `num_threads` is 0.
+        batch_size: examples in a batch, `1 .. len(source)`.
+        seed: of the shuffling, `0 .. 2**32 - 1`.
+        num_threads: threads that read ahead; 0 reads in the calling thread.
+        prefetch: batches read ahead; 0 reads none.
+
+    Returns:
+        An iterator over dicts of arrays with a leading axis of `batch_size`: the keys of the
+        source's items, and `index`, `(batch_size,)` int32, each example's number in the source.
+
+    Raises:
+        ValueError: an empty source, or an argument outside its range.
+    """
+    # Grain takes longer to import than all of this package.
+    from grain.python import MapDataset, ReadOptions
+
+    batch_size = checked_count("batch_size", batch_size)
+    _check_training_arguments(source, batch_size, seed, num_threads, prefetch)
+    batches = (
+        MapDataset.source(_Indexed(source))
+        # Set here and not in `shuffle`, which would add the epoch to it: then epoch 1 of seed 0
+        # would be epoch 0 of seed 1. The pipeline's seed is hashed first.
+        .seed(int(seed))
+        .shuffle()
+        .repeat(reseed_each_epoch=True)
+        # The stream has no end and so no remainder, but counting one with a batch size of 1 makes
+        # Grain 0.2.18 overflow.
+        .batch(batch_size, drop_remainder=True)
+        .to_iter_dataset(ReadOptions(num_threads=num_threads, prefetch_buffer_size=prefetch))
+    )
+    identity = {"batch_size": batch_size, "seed": int(seed), "num_examples": len(source)}
+    return TrainingIterator(iter(batches), identity)
+
+
+def evaluation_batches(source: Source, batch_size: int) -> Iterator[Example]:
+    """Every example once, in order.
+
+    Args:
+        source: the examples.
+        batch_size: examples in a batch, at least 1; the last batch holds what is left.
+
+    Returns:
+        A finite iterator over dicts as in `training_iterator`, `index` included.
+
+    Raises:
+        ValueError: an empty source, or a `batch_size` below one.
+    """
+    batch_size = checked_count("batch_size", batch_size)
+    _check_not_empty(source)
+    return _in_order(_Indexed(source), batch_size)
+
+
+def _in_order(source: Source, batch_size: int) -> Iterator[Example]:
+    for start in range(0, len(source), batch_size):
+        examples = [source[i] for i in range(start, min(start + batch_size, len(source)))]
+        yield {key: np.stack([example[key] for example in examples]) for key in examples[0]}
+
+
+class _Indexed:
+    """A source whose items also carry their number."""
+
+    def __init__(self, source: Source):
+        self._source = source
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> Example:
+        return {**self._source[index], "index": np.asarray(index, np.int32)}
+
+
+def _check_not_empty(source: Source) -> None:
+    if len(source) == 0:
+        raise ValueError("source has no examples: at least one is expected")
+
+
+def _check_training_arguments(
+    source: Source, batch_size: int, seed: int, num_threads: int, prefetch: int
+) -> None:
+    _check_not_empty(source)
+    if batch_size > len(source):
+        raise ValueError(
+            f"batch_size={batch_size} is larger than the source, which has {len(source)} examples, "
+            f"so a batch would repeat some of them: 1..{len(source)} is accepted"
+        )
+    if not 0 <= operator.index(seed) <= _LARGEST_SEED:
+        raise ValueError(f"seed={seed} is not accepted: 0..{_LARGEST_SEED} is expected")
+    for name, value in (("num_threads", num_threads), ("prefetch", prefetch)):
+        if operator.index(value) < 0:
+            raise ValueError(f"{name}={value} is not accepted: 0 or more is expected")

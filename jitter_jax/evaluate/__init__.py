@@ -1,0 +1,1 @@
+"""Tables and figures of what a reconstructor does, clean and under attack."""

@@ -1,0 +1,195 @@
+"""The table of one reconstructor: clean, average case, worst case, out of distribution."""
+
+import csv
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jitter_jax.attacks import Attack, Ball, Threat, random
+from jitter_jax.evaluate.evaluator import Evaluated, Evaluator, make_evaluator, run_evaluator
+from jitter_jax.metrics import Metric
+from jitter_jax.operators import LinearOperator
+from jitter_jax.unroll import Reconstructor
+
+Array = jax.Array
+
+
+class MeasuredSet(NamedTuple):
+    """Measured signals, `(signals, ...)` each, and the signals' own numbers."""
+
+    signals: np.ndarray
+    measurements: np.ndarray
+    numbers: np.ndarray
+
+
+class Condition(NamedTuple):
+    """One row of the table.
+
+    Attributes:
+        name: label of the row.
+        test_set: which signals.
+        attack: `"none"`, `"random"` (average case) or `"worst"`.
+        epsilon: size of the threat; None takes the one that the threat was made with.
+    """
+
+    name: str
+    test_set: str
+    attack: str
+    epsilon: float | None = None
+
+
+def standard_conditions(out_of_distribution: Sequence[str]) -> list[Condition]:
+    """Return the rows that every run is judged by."""
+    return [
+        Condition("clean", "test", "none"),
+        Condition("average case", "test", "random"),
+        Condition("worst case", "test", "worst"),
+        *(Condition(f"OOD {name}", name, "none") for name in out_of_distribution),
+    ]
+
+
+class Evaluators(NamedTuple):
+    """The compiled evaluations of one reconstructor, by kind of attack."""
+
+    none: Evaluator
+    random: Evaluator
+    worst: Evaluator
+
+
+def make_evaluators(
+    reconstructor: Reconstructor,
+    metrics: dict[str, Metric],
+    worst: Callable[[Ball], Attack],
+    *,
+    num_draws: int,
+    num_iterations: int | None = None,
+) -> Evaluators:
+    """Return the evaluations without attack, in the average case and in the worst case.
+
+    Args:
+        reconstructor: the reconstruction H.
+        metrics: what is measured.
+        worst: the search for the worst perturbation.
+        num_draws: random perturbations of each signal, averaged, in the average case.
+        num_iterations: K of the reconstruction; the reconstructor's own if None.
+    """
+    if num_draws < 1:
+        raise ValueError(f"num_draws={num_draws} is not accepted: at least 1 is expected")
+    return Evaluators(
+        make_evaluator(reconstructor, metrics, None, num_iterations=num_iterations),
+        make_evaluator(
+            reconstructor, metrics, random, num_draws=num_draws, num_iterations=num_iterations
+        ),
+        make_evaluator(reconstructor, metrics, worst, num_iterations=num_iterations),
+    )
+
+
+def evaluate_conditions(
+    evaluators: Evaluators,
+    params: Any,
+    operator: LinearOperator,
+    test_sets: Mapping[str, MeasuredSet],
+    conditions: Sequence[Condition],
+    threat: Threat,
+    key: Array,
+    *,
+    chunk: int,
+    progress: Callable = lambda chunks: chunks,
+) -> tuple[list[dict[str, Any]], dict[str, Evaluated]]:
+    """Evaluate every condition.
+
+    Args:
+        evaluators: from `make_evaluators`.
+        params: parameters of the reconstructor.
+        operator: the operator A.
+        test_sets: the signals, by name.
+        conditions: the rows.
+        threat: what attacks may do.
+        key: PRNG key; signal i of every set draws from it and from its own number.
+        chunk: signals at a time.
+        progress: wraps the iteration over chunks.
+
+    Returns:
+        The rows as JSON values, and what came of the signals, by the name of the condition.
+    """
+    rows, results = [], {}
+    for condition in conditions:
+        signals, measurements, numbers = test_sets[condition.test_set]
+        epsilon = float(threat.epsilon if condition.epsilon is None else condition.epsilon)
+        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(numbers)
+        result = run_evaluator(
+            getattr(evaluators, condition.attack),
+            params,
+            operator,
+            signals,
+            measurements,
+            keys,
+            Threat(epsilon, threat.space, threat.norm, threat.unit),
+            chunk=chunk,
+            progress=progress,
+        )
+        results[condition.name] = result
+        rows.append(
+            {
+                "condition": condition.name,
+                "test_set": condition.test_set,
+                "attack": condition.attack,
+                "epsilon": None if condition.attack == "none" else epsilon,
+                "mean_radius": None if condition.attack == "none" else float(result.radius.mean()),
+                "num_signals": len(signals),
+                "metrics": {
+                    name: {"mean": _finite(values.mean()), "std": _finite(values.std())}
+                    for name, values in result.metrics.items()
+                },
+            }
+        )
+    return rows, results
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None  # JSON has no infinity
+
+
+def format_rows(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows as a Markdown table, mean and standard deviation over the signals."""
+    names = list(rows[0]["metrics"])
+    lines = [
+        "| " + " | ".join(["condition", "epsilon", *map(header, names)]) + " |",
+        "| --- |" + " ---: |" * (1 + len(names)),
+    ]
+    for row in rows:
+        epsilon = "" if row["epsilon"] is None else f"{row['epsilon']:g}"
+        cells = [spread(**row["metrics"][name], metric=name) for name in names]
+        lines.append("| " + " | ".join([row["condition"], epsilon, *cells]) + " |")
+    return "\n".join(lines)
+
+
+def header(metric: str) -> str:
+    """Return the heading of a metric's column."""
+    return {"psnr": "PSNR (dB)", "ssim": "SSIM"}.get(metric, metric)
+
+
+def spread(mean: float | None, std: float | None, metric: str) -> str:
+    """Return `mean ± std` with the digits that a metric deserves."""
+    if mean is None or std is None:
+        return "not finite"
+    digits = {"psnr": ".2f", "ssim": ".4f"}.get(metric, ".3g")
+    return f"{mean:{digits}} ± {std:{digits}}"
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows as CSV, one line a row, `<metric>_mean` and `<metric>_std` columns."""
+    flat = []
+    for row in rows:
+        line = {key: value for key, value in row.items() if key != "metrics"}
+        for name, numbers in row["metrics"].items():
+            line |= {f"{name}_{key}": value for key, value in numbers.items()}
+        flat.append(line)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(flat[0]))
+        writer.writeheader()
+        writer.writerows(flat)

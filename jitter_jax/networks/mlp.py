@@ -1,0 +1,33 @@
+"""Multilayer perceptron, the learned step of the two-dimensional point problem."""
+
+from collections.abc import Callable
+
+import jax
+from flax import linen as nn
+
+Array = jax.Array
+
+
+class MLP(nn.Module):
+    """Fully connected network from a vector to a vector of the same length.
+
+    `num_layers` dense layers with `width` hidden features and the activation between them.
+
+    Attributes:
+        num_layers: number of dense layers, at least 1.
+        width: hidden features.
+        activation: elementwise function. The theory of SGD jittering asks for a twice differentiable
+            network: `nn.gelu`, `nn.silu`, `nn.softplus` and `jnp.tanh` are, `nn.relu` is not.
+    """
+
+    num_layers: int = 3
+    width: int = 32
+    activation: Callable[[Array], Array] = nn.relu
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Maps `(..., n)` to `(..., n)`."""
+        features = x.shape[-1]
+        for _ in range(self.num_layers - 1):
+            x = self.activation(nn.Dense(self.width)(x))
+        return nn.Dense(features)(x)

@@ -1,0 +1,12 @@
+"""Forward operators `A`: pure (forward, adjoint) pairs over array leaves."""
+
+from jitter_jax.operators.convolution import convolution as convolution
+from jitter_jax.operators.convolution import convolution_matrix as convolution_matrix
+from jitter_jax.operators.convolution import ricker as ricker
+from jitter_jax.operators.dense import dense as dense
+from jitter_jax.operators.dense import identity as identity
+from jitter_jax.operators.linear_operator import LinearOperator as LinearOperator
+from jitter_jax.operators.linear_operator import compose as compose
+from jitter_jax.operators.linear_operator import dot_test as dot_test
+from jitter_jax.operators.linear_operator import normal as normal
+from jitter_jax.operators.linear_operator import operator_norm as operator_norm

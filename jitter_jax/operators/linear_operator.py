@@ -1,0 +1,146 @@
+"""The pair (forward, adjoint) that every room above calls `A`, and what one can do with it."""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+Array = jax.Array
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["leaves"],
+    meta_fields=["forward_function", "adjoint_function"],
+)
+@dataclasses.dataclass(frozen=True)
+class LinearOperator:
+    """A linear map `A` and its adjoint `A^H` over a pytree of arrays.
+
+    The arrays that define the map (wavelet, mask, matrix) are leaves, so an operator passes through
+    `jit`, `vmap` and `grad` like any array: a batch of operators is one operator whose leaves have
+    a leading axis. The two functions are static; give functions defined at module level, since a
+    lambda made anew is a new operator to `jit`, which then compiles again.
+
+    Attributes:
+        forward_function: `(leaves, x) -> A x`, linear in `x`.
+        adjoint_function: `(leaves, y) -> A^H y`, with `<A x, y> = <x, A^H y>` for all `x`, `y`.
+        leaves: pytree of arrays.
+    """
+
+    forward_function: Callable[[Any, Array], Array]
+    adjoint_function: Callable[[Any, Array], Array]
+    leaves: Any = ()
+
+    def forward(self, x: Array) -> Array:
+        """Returns `A x`."""
+        return self.forward_function(self.leaves, x)
+
+    def adjoint(self, y: Array) -> Array:
+        """Returns `A^H y`."""
+        return self.adjoint_function(self.leaves, y)
+
+
+def compose(outer: LinearOperator, inner: LinearOperator) -> LinearOperator:
+    """Returns the product `outer inner`, which applies `inner` first.
+
+    `(B A)^H = A^H B^H`.
+    """
+    return LinearOperator(_compose_forward, _compose_adjoint, (outer, inner))
+
+
+def _compose_forward(leaves: tuple[LinearOperator, LinearOperator], x: Array) -> Array:
+    outer, inner = leaves
+    return outer.forward(inner.forward(x))
+
+
+def _compose_adjoint(leaves: tuple[LinearOperator, LinearOperator], y: Array) -> Array:
+    outer, inner = leaves
+    return inner.adjoint(outer.adjoint(y))
+
+
+def normal(operator: LinearOperator) -> LinearOperator:
+    """Returns the self-adjoint, positive semi-definite operator `A^H A`."""
+    return LinearOperator(_normal, _normal, operator)
+
+
+def _normal(operator: LinearOperator, x: Array) -> Array:
+    return operator.adjoint(operator.forward(x))
+
+
+def operator_norm(
+    operator: LinearOperator,
+    shape: tuple[int, ...],
+    *,
+    key: Array,
+    dtype: DTypeLike = jnp.float32,
+    num_iterations: int = 100,
+) -> Array:
+    """Estimates the spectral norm `||A||_2` by power iteration on `A^H A`.
+
+    `v <- A^H A v / ||A^H A v||`, and `||A|| = ||A v||` at the end. The estimate approaches the norm
+    from below; the relative error falls as `(lambda_2 / lambda_1)^(2 num_iterations)`.
+
+    Args:
+        operator: the operator `A`.
+        shape: shape of one signal `x`.
+        key: PRNG key of the start vector.
+        dtype: dtype of `x`, real or complex.
+        num_iterations: at least 1.
+
+    Returns:
+        Scalar of the real dtype that belongs to `dtype`; 0 for the zero operator.
+
+    Raises:
+        ValueError: `num_iterations` is below 1.
+    """
+    if num_iterations < 1:
+        raise ValueError(f"num_iterations must be at least 1, got {num_iterations}")
+
+    def iterate(v: Array, _: None) -> tuple[Array, None]:
+        u = operator.adjoint(operator.forward(v))
+        norm = _norm(u)
+        return u / jnp.where(norm > 0, norm, 1).astype(norm.dtype), None
+
+    start = jax.random.normal(key, shape, dtype)
+    v, _ = jax.lax.scan(iterate, start / _norm(start), None, length=num_iterations)
+    return _norm(operator.forward(v))
+
+
+def dot_test(
+    operator: LinearOperator,
+    shape: tuple[int, ...],
+    *,
+    key: Array,
+    dtype: DTypeLike = jnp.float32,
+) -> Array:
+    """Measures how far `adjoint` is from the adjoint of `forward`.
+
+    Draws Gaussian `x` and `y` and returns
+    `|<A x, y> - <x, A^H y>| / max(||A x|| ||y||, ||x|| ||A^H y||)`, with
+    `<a, b> = sum conj(a) b`. A true pair gives a few times the rounding error of `dtype`.
+
+    Args:
+        operator: the operator `A`.
+        shape: shape of one signal `x`.
+        key: PRNG key of the two vectors.
+        dtype: dtype of `x`, real or complex. `y` takes the dtype that `A x` has.
+
+    Returns:
+        Scalar relative error, non-negative.
+    """
+    key_x, key_y = jax.random.split(key)
+    x = jax.random.normal(key_x, shape, dtype)
+    a_x = operator.forward(x)
+    y = jax.random.normal(key_y, a_x.shape, a_x.dtype)
+    ah_y = operator.adjoint(y)
+    gap = jnp.abs(jnp.vdot(a_x, y) - jnp.vdot(x, ah_y))
+    return gap / jnp.maximum(_norm(a_x) * _norm(y), _norm(x) * _norm(ah_y))
+
+
+def _norm(x: Array) -> Array:
+    return jnp.linalg.norm(jnp.ravel(x))

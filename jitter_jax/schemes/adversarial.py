@@ -1,0 +1,48 @@
+"""Adversarial training: the error under the worst perturbation an attack finds."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jitter_jax.attacks.objective import perturbed, reconstruction_error
+from jitter_jax.attacks.search import Attack
+from jitter_jax.attacks.threat import Ball, Threat
+from jitter_jax.schemes.batch import Loss, batched, squared_error
+from jitter_jax.unroll import Reconstructor
+
+
+def adversarial(
+    reconstructor: Reconstructor,
+    threat: Threat,
+    attack: Callable[[Ball], Attack],
+) -> Loss:
+    """Returns the loss `E max_delta mean |x - H(y + delta)|^2` over the perturbations of a threat.
+
+    The maximum is what `attack` finds against the current weights; the derivative holds the
+    perturbation fixed. The truth stays the clean one.
+
+    Args:
+        reconstructor: the reconstruction `H`.
+        threat: the perturbations allowed.
+        attack: makes the search from a ball, such as `lambda ball: pgd(ball, num_steps=10)` or
+            `fgsm`.
+
+    Returns:
+        `loss(params, batch, key) -> (scalar, aux)`.
+
+    Source: Guan and Davenport (2024), eq. 5; Madry et al. (2018).
+    """
+
+    def example_loss(params, x, y, operator, key):
+        def reconstruct(measurement):
+            return reconstructor.apply(params, operator, measurement)
+
+        reference = y if threat.space == "measurement" else x
+        objective = reconstruction_error(reconstruct, operator, x, y, space=threat.space)
+        search = attack(threat.ball(reference))
+        delta, _ = search(objective, jnp.zeros_like(reference), key)
+        attacked = perturbed(operator, y, jax.lax.stop_gradient(delta), threat.space)
+        return squared_error(reconstruct(attacked), x)
+
+    return batched(example_loss)

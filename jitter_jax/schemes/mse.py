@@ -1,0 +1,23 @@
+"""Ordinary training: the mean squared error."""
+
+from jitter_jax.schemes.batch import Loss, batched, squared_error
+from jitter_jax.unroll import Reconstructor
+
+
+def mse(reconstructor: Reconstructor) -> Loss:
+    """Returns the loss `E mean |x - H(y)|^2`.
+
+    Args:
+        reconstructor: the reconstruction `H`.
+
+    Returns:
+        `loss(params, batch, key) -> (scalar, aux)`.
+
+    Source: Guan and Davenport (2024), eq. 4.
+    """
+
+    def example_loss(params, x, y, operator, key):
+        del key
+        return squared_error(reconstructor.apply(params, operator, y), x)
+
+    return batched(example_loss)

@@ -1,0 +1,78 @@
+"""Unrolled gradient descent, the reconstruction that SGD jittering trains."""
+
+import jax
+from jax.typing import ArrayLike
+
+from jitter_jax.operators import LinearOperator
+from jitter_jax.unroll.iterate import (
+    Jitter,
+    LearnedStep,
+    check_jitter,
+    data_gradient,
+    starting_point,
+    unroll,
+)
+
+Array = jax.Array
+
+
+def gradient_descent(
+    learned_step: LearnedStep,
+    operator: LinearOperator,
+    y: Array,
+    *,
+    step_size: ArrayLike,
+    num_iterations: int = 10,
+    start: Array | None = None,
+    key: Array | None = None,
+    jitter: Jitter | None = None,
+    remat: bool = True,
+    return_trajectory: bool = False,
+) -> Array:
+    """Reconstructs one signal by `K` learned gradient steps.
+
+    `x_{k+1} = x_k - eta (A^H (A x_k - y) + f(x_k) + w_k)`
+
+    Without `key` and `jitter`, `w_k = 0`: the deterministic reconstruction that one deploys. With
+    them, the noisy one that SGD jittering trains.
+
+    Args:
+        learned_step: any callable `f` from a signal to a signal of the same shape and dtype. It may
+            close over `y`.
+        operator: the operator `A`.
+        y: the measurement of one signal, real or complex; `vmap` lifts the function to batches.
+        step_size: `eta`, scalar; may be traced, to be learned.
+        num_iterations: `K`, at least 1; free to differ between training and testing.
+        start: `x_0`; `A^H y` if None.
+        key: PRNG key of the jitter, with `jitter`.
+        jitter: draws `w_k`; see `jitter_jax.unroll.jitter`. It sees the iterate after the data step,
+            `x_k - eta A^H (A x_k - y)`.
+        remat: recompute each iteration in the backward pass; see `unroll`.
+        return_trajectory: return all `K + 1` iterates instead of the last.
+
+    Returns:
+        `x_K`, of the shape of `start`; or `(K + 1, ...)` when `return_trajectory`.
+
+    Raises:
+        ValueError: `num_iterations` is below 1, or only one of `key` and `jitter` is given.
+
+    Source: Guan and Davenport, "SGD jittering" (2024), eq. 7.
+    """
+    check_jitter(key, jitter)
+
+    def iteration(x: Array, k: Array, key: Array | None) -> Array:
+        gradient = data_gradient(operator, x, y)
+        total = gradient + learned_step(x)
+        if jitter is not None:
+            assert key is not None
+            total = total + jitter(key, x - step_size * gradient, k, num_iterations)
+        return x - step_size * total
+
+    return unroll(
+        iteration,
+        starting_point(operator, y, start),
+        num_iterations=num_iterations,
+        key=key,
+        remat=remat,
+        return_trajectory=return_trajectory,
+    )

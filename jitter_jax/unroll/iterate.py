@@ -1,0 +1,79 @@
+"""The one loop under every unrolled reconstruction: a `lax.scan` with shared weights."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jitter_jax.operators import LinearOperator
+
+Array = jax.Array
+LearnedStep = Callable[[Array], Array]
+# (key, iterate, k, num_iterations) -> noise of the shape and dtype of the iterate.
+Jitter = Callable[[Array, Array, Array, int], Array]
+# (x, k, key or None) -> next x
+Iteration = Callable[[Array, Array, Array | None], Array]
+
+
+def unroll(
+    iteration: Iteration,
+    start: Array,
+    *,
+    num_iterations: int,
+    key: Array | None = None,
+    remat: bool = True,
+    return_trajectory: bool = False,
+) -> Array:
+    """Applies `x <- iteration(x, k, key_k)` for `k = 0, ..., num_iterations - 1`.
+
+    The key is split once an iteration inside the scan, so the draws of the first iterations do not
+    depend on how many follow.
+
+    Args:
+        iteration: one step; it keeps the shape and dtype of `x`.
+        start: the iterate `x_0` of one signal.
+        num_iterations: `K`, at least 1.
+        key: PRNG key handed down to the iterations; None hands down None.
+        remat: recompute each iteration in the backward pass (`jax.checkpoint`), so that memory holds
+            one iterate, not all activations, for each of the `K` steps.
+        return_trajectory: return every iterate.
+
+    Returns:
+        `x_K`, or `(K + 1, *start.shape)` with `x_0` first when `return_trajectory`.
+
+    Raises:
+        ValueError: `num_iterations` is below 1.
+    """
+    if num_iterations < 1:
+        raise ValueError(f"num_iterations must be at least 1, got {num_iterations}")
+
+    def body(carry: tuple[Array, Array | None], k: Array):
+        x, key = carry
+        subkey = None
+        if key is not None:
+            key, subkey = jax.random.split(key)
+        x = iteration(x, k, subkey)
+        return (x, key), (x if return_trajectory else None)
+
+    # Inside a scan XLA cannot merge the recomputation with the forward pass, so the barriers that
+    # prevent_cse adds would only cost.
+    body = jax.checkpoint(body, prevent_cse=False) if remat else body
+    (x, _), iterates = jax.lax.scan(body, (start, key), jnp.arange(num_iterations))
+    return jnp.concatenate([start[None], iterates]) if return_trajectory else x
+
+
+def data_gradient(operator: LinearOperator, x: Array, y: Array) -> Array:
+    """Returns `A^H (A x - y)`, the gradient of `||A x - y||^2 / 2`."""
+    return operator.adjoint(operator.forward(x) - y)
+
+
+def starting_point(operator: LinearOperator, y: Array, start: Array | None) -> Array:
+    """Returns `start`, or `A^H y` when it is None."""
+    return operator.adjoint(y) if start is None else start
+
+
+def check_jitter(key: Array | None, jitter: Jitter | None) -> None:
+    """Raises ValueError unless the key and the jitter come together."""
+    if (key is None) != (jitter is None):
+        given, missing = ("jitter", "key") if key is None else ("key", "jitter")
+        raise ValueError(f"jitter needs both a key and a jitter: {given} came without {missing}")
