@@ -33,7 +33,7 @@ def risk(estimate: Array, truth: Array) -> Array:
 
 
 def nmse(estimate: Array, truth: Array) -> Array:
-    """Returns `||estimate - truth||^2 / ||truth||^2`, any shape; infinite or NaN for a zero truth."""
+    """Returns `||estimate - truth||^2 / ||truth||^2`, any shape; not finite for a zero truth."""
     return risk(estimate, truth) / jnp.sum(jnp.square(truth))
 
 
@@ -66,7 +66,8 @@ def ssim(
         truth: the true signal.
         data_range: distance between the smallest and the largest possible value, positive.
         border: `"valid"` averages over the positions where the window lies inside the image;
-            `"reflect"` over all pixels, with the images mirrored at their border, as torchmetrics does.
+            `"reflect"` over all pixels, with the images mirrored at their border, as torchmetrics
+            does.
 
     Raises:
         ValueError: the image is smaller than the window or `border` is unknown.

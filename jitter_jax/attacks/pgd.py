@@ -33,9 +33,10 @@ def pgd(
     Args:
         ball: where to search.
         num_steps: gradient steps a start, at least 1.
-        step_size: length of a step as a fraction of the radius, positive; `2.5 / num_steps` if
-        None. random_start: start at uniform draws from the ball, not at the given start. Without it
-            all restarts but the first are random.
+        step_size: length of a step as a fraction of the radius, positive; None takes
+            `2.5 / num_steps`.
+        random_start: start at uniform draws from the ball, not at the given start. Without it all
+            restarts but the first are random.
         restarts: number of starts, at least 1; they run one after the other.
         keep_best: return the best point; otherwise the last one of the last restart, as the public
             code of SGD jittering does.

@@ -16,8 +16,9 @@ class MLP(nn.Module):
     Attributes:
         num_layers: number of dense layers, at least 1.
         width: hidden features.
-        activation: elementwise function. The theory of SGD jittering asks for a twice differentiable
-            network: `nn.gelu`, `nn.silu`, `nn.softplus` and `jnp.tanh` are, `nn.relu` is not.
+        activation: elementwise function. The theory of SGD jittering asks for a twice
+            differentiable network: `nn.gelu`, `nn.silu`, `nn.softplus` and `jnp.tanh` are,
+            `nn.relu` is not.
     """
 
     num_layers: int = 3

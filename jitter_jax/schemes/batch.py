@@ -26,10 +26,10 @@ class Batch:
     Attributes:
         signal: truths `x`, `(batch, ...)`.
         measurement: `y`, `(batch, ...)`.
-        operator: the operator `A` that all examples share; or, with `own_operators`, one whose leaves
-            have a leading batch axis.
-        index: `(batch,)` int32, each example's own number in its data set. Its random draws come from
-            this number, not from its place in the batch.
+        operator: the operator `A` that all examples share; or, with `own_operators`, one whose
+            leaves have a leading batch axis.
+        index: `(batch,)` int32, each example's own number in its data set. Its random draws come
+            from this number, not from its place in the batch.
         own_operators: whether every example has its own operator.
     """
 

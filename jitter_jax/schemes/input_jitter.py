@@ -63,12 +63,12 @@ def krainovic_level(
         signal_dimension: `d`, dimension of the subspace that signals come from, at most `n`.
 
     Returns:
-        `sigma_w`, the standard deviation of the added noise alone; the total standard deviation that
-        training sees is `sqrt(sigma_w^2 + noise_std^2)`.
+        `sigma_w`, the standard deviation of the added noise alone; the total standard deviation
+        that training sees is `sqrt(sigma_w^2 + noise_std^2)`.
 
     Raises:
-        ValueError: an argument is out of range; for `epsilon >= s_c` the optimal estimate is 0 and no
-            level exists.
+        ValueError: an argument is out of range; for `epsilon >= s_c` the optimal estimate is 0 and
+            no level exists.
 
     Source: Krainovic, Soltanolkotabi and Heckel (2023), "Learning provably robust estimators for
     inverse problems via jittering".

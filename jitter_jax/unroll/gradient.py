@@ -45,8 +45,8 @@ def gradient_descent(
         num_iterations: `K`, at least 1; free to differ between training and testing.
         start: `x_0`; `A^H y` if None.
         key: PRNG key of the jitter, with `jitter`.
-        jitter: draws `w_k`; see `jitter_jax.unroll.jitter`. It sees the iterate after the data step,
-            `x_k - eta A^H (A x_k - y)`.
+        jitter: draws `w_k`; see `jitter_jax.unroll.jitter`. It sees the iterate after the data
+            step, `x_k - eta A^H (A x_k - y)`.
         remat: recompute each iteration in the backward pass; see `unroll`.
         return_trajectory: return all `K + 1` iterates instead of the last.
 

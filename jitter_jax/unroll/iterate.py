@@ -34,8 +34,8 @@ def unroll(
         start: the iterate `x_0` of one signal.
         num_iterations: `K`, at least 1.
         key: PRNG key handed down to the iterations; None hands down None.
-        remat: recompute each iteration in the backward pass (`jax.checkpoint`), so that memory holds
-            one iterate, not all activations, for each of the `K` steps.
+        remat: recompute each iteration in the backward pass (`jax.checkpoint`), so that memory
+            holds one iterate, not all activations, for each of the `K` steps.
         return_trajectory: return every iterate.
 
     Returns:

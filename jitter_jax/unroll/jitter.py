@@ -22,7 +22,8 @@ def absolute(sigma: ArrayLike) -> Jitter:
     """Returns the jitter `w_k ~ N(0, sigma_k^2 I)`.
 
     Args:
-        sigma: standard deviation of each entry in the signal's unit, non-negative; scalar or `(K,)`.
+        sigma: standard deviation of each entry in the signal's unit, non-negative; scalar or
+            `(K,)`.
 
     Raises:
         ValueError: `sigma` is negative, not finite or has more than one axis; at the first use,
@@ -92,8 +93,8 @@ def repo(sigma: ArrayLike, *, axis_name: str = "batch") -> Jitter:
 
     Args:
         sigma: fraction of the batch's largest entry, non-negative; scalar or `(K,)`.
-        axis_name: the name of the `vmap` axis that is the batch. The schemes of this package name it
-            `"batch"`.
+        axis_name: the name of the `vmap` axis that is the batch. The schemes of this package name
+            it `"batch"`.
 
     Raises:
         ValueError: as for `absolute`.
@@ -113,8 +114,8 @@ def matched_jitter(sigma_g: float, step_size: float, num_iterations: int) -> np.
     """Returns the schedule for `unit_norm` that meets the condition under Theorem 2.
 
     In denoising (`A = I`) iteration `k` displaces the iterate by
-    `sum_{i<=k} eta (1 - eta)^{k-i} w_i`. Asking that its mean square norm be `sigma_g^2` after every
-    iteration gives
+    `sum_{i<=k} eta (1 - eta)^{k-i} w_i`. Asking that its mean square norm be `sigma_g^2` after
+    every iteration gives
 
     `sigma_0 = sigma_g / eta`, and `sigma_k = sigma_g sqrt((2 - eta) / eta)` for `k >= 1`,
 

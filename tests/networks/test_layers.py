@@ -58,18 +58,19 @@ def derivatives(convolution, x, kernel, direction):
     )
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(
-    ("batch", "height", "width", "inputs", "outputs", "size"),
+    ("batch", "height", "width", "inputs", "outputs", "size", "dtype"),
     [
-        (1, 8, 9, 1, 1, 3),
-        (2, 9, 8, 2, 32, 3),
-        (1, 7, 6, 32, 1, 3),
-        (2, 5, 12, 32, 2, 5),
-        (1, 37, 10, 6, 8, 3),  # three strips, the last one incomplete
-        (2, 32, 5, 8, 6, 5),  # two whole strips
-        (2, 6, 7, 6, 6, 1),
-        (1, 4, 4, 1, 1, 1),
+        (1, 8, 9, 1, 1, 3, "float64"),
+        (2, 9, 8, 2, 32, 3, "float32"),
+        (2, 9, 8, 2, 32, 3, "float64"),
+        (1, 7, 6, 32, 1, 3, "float32"),
+        (2, 5, 12, 32, 2, 5, "float64"),
+        (1, 37, 10, 32, 32, 3, "float32"),  # three strips, the last one incomplete
+        (1, 37, 10, 6, 8, 3, "float64"),
+        (2, 32, 5, 8, 6, 5, "float64"),  # two whole strips
+        (2, 6, 7, 6, 6, 1, "float32"),
+        (1, 4, 4, 1, 1, 1, "float64"),
     ],
 )
 def test_convolution_equals_plain(batch, height, width, inputs, outputs, size, dtype):
@@ -85,10 +86,11 @@ def test_convolution_equals_plain(batch, height, width, inputs, outputs, size, d
 def test_rectangular_kernel_equals_plain():
     x, kernel = normal(0, 1, 20, 9, 6), normal(1, 3, 5, 6, 5)
     direction = (normal(2, *x.shape), normal(3, *kernel.shape))
-    close(
-        derivatives(fast_convolution, x, kernel, direction),
-        derivatives(plain_convolution, x, kernel, direction),
+    fast, plain = (
+        jax.jit(lambda *a, f=f: derivatives(f, *a))(x, kernel, direction)
+        for f in (fast_convolution, plain_convolution)
     )
+    close(fast, plain)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +126,7 @@ def test_flax_conv_takes_it():
     variables = plain.init(jax.random.key(0), x)
 
     def gradient(module):
-        return jax.grad(lambda v: jnp.sum(jnp.sin(module.apply(v, x))))(variables)
+        return jax.jit(jax.grad(lambda v: jnp.sum(jnp.sin(module.apply(v, x)))))(variables)
 
     close(fast.apply(variables, x), plain.apply(variables, x))
     close(gradient(fast), gradient(plain))
@@ -143,9 +145,14 @@ def test_conv_is_laid_out_as_in_flax(use_bias):
     close(ours.apply(variables, x[1, 2]), theirs.apply(variables, x)[1, 2])
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(
-    ("shape", "groups"), [((8, 9, 32), 4), ((7, 5, 6), 1), ((5, 4, 3), 3), ((3, 6, 5, 8), 2)]
+    ("shape", "groups", "dtype"),
+    [
+        ((8, 9, 32), 4, "float32"),
+        ((7, 5, 6), 1, "float64"),
+        ((5, 4, 3), 3, "float64"),
+        ((3, 6, 5, 8), 2, "float64"),
+    ],
 )
 def test_group_norm_equals_flax(shape, groups, dtype):
     with jax.enable_x64(dtype == "float64"):
@@ -206,11 +213,9 @@ class Network(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        for features in (8, 6):
-            x = Conv(features, differentiation=self.differentiation)(x)
-            x = GroupNorm(2, differentiation=self.differentiation)(x)
-            x = activation("silu")(x)
-        x = Conv(1, differentiation=self.differentiation)(x)
+        x = Conv(6, differentiation=self.differentiation)(x)
+        x = GroupNorm(2, differentiation=self.differentiation)(x)
+        x = Conv(5, differentiation=self.differentiation)(activation("silu")(x))
         return Conv(1, 1, differentiation=self.differentiation)(x)
 
 
@@ -251,16 +256,16 @@ def test_vmap_of_the_gradient_is_a_loop_over_it(variables):
     gradient = jax.jit(
         jax.grad(lambda v, y: jnp.mean(jnp.square(unrolled(FAST, v, y, "named"))), (0, 1))
     )
-    batched = jax.vmap(gradient, (None, 0))(variables, y)
+    batched = jax.jit(jax.vmap(gradient, (None, 0)))(variables, y)
     for n in range(3):
         close(jax.tree.map(lambda leaf, n=n: leaf[n], batched), gradient(variables, y[n]), loosen=5)
 
 
 def test_nested_vmap(variables):
     y = normal(1, 2, 3, 18, 7, 1)
-    gradient = jax.grad(lambda v, y: jnp.mean(jnp.square(FAST.apply(v, y))))
-    nested = jax.vmap(jax.vmap(gradient, (None, 0)), (None, 0))(variables, y)
-    flat = jax.vmap(gradient, (None, 0))(variables, y.reshape(6, 18, 7, 1))
+    gradient = jax.vmap(jax.grad(lambda v, y: jnp.mean(jnp.square(FAST.apply(v, y)))), (None, 0))
+    nested = jax.jit(jax.vmap(gradient, (None, 0)))(variables, y)
+    flat = jax.jit(gradient)(variables, y.reshape(6, 18, 7, 1))
     close(jax.tree.map(lambda a: a.reshape(6, *a.shape[2:]), nested), flat)
 
 
@@ -287,10 +292,11 @@ def test_forward_mode_needs_the_plain_rule(variables):
     y = normal(1, 6, 5, 1)
     with pytest.raises(TypeError, match="forward-mode"):
         jax.jvp(lambda y: FAST.apply(variables, y), (y,), (y,))
-    forward = jax.jacfwd(lambda y: PLAIN.apply(variables, y))(y)
-    close(jax.jacrev(lambda y: FAST.apply(variables, y))(y), forward)
-    _, tangent = jax.jvp(lambda y: PLAIN.apply(variables, y), (y,), (y,))
-    close(tangent, jnp.tensordot(forward, y, 3))
+    forward = jax.jit(jax.jacfwd(lambda y: PLAIN.apply(variables, y)))(y)
+    close(jax.jit(jax.jacrev(lambda y: FAST.apply(variables, y)))(y), forward)
+    direction = normal(2, *y.shape)
+    push = jax.jit(lambda u: jax.jvp(lambda y: PLAIN.apply(variables, y), (y,), (u,))[1])
+    close(push(direction), jnp.tensordot(forward, direction, 3))
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])

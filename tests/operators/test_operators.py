@@ -1,0 +1,292 @@
+"""Every operator of a table: linear, with its exact adjoint, under every transformation."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import TOLERANCE, check_gradient, close, counted, equal, near, normal, precision
+from helpers import tolerance as tolerance_of
+
+from jitter_jax.operators import (
+    LinearOperator,
+    compose,
+    convolution,
+    convolution_matrix,
+    dense,
+    dot_test,
+    identity,
+    normal as normal_operator,
+    operator_norm,
+    ricker,
+)
+
+
+def convolved(taps):
+    return lambda dtype: convolution(normal(2, taps, dtype=dtype))
+
+
+def matrix(rows, columns):
+    return lambda dtype: dense(normal(1, rows, columns, dtype=dtype))
+
+
+def composition(dtype):
+    return compose(matrix(5, 12)(dtype), convolved(4)(dtype))
+
+
+# name: (dtype of the leaves -> operator, shape of a signal)
+OPERATORS = {
+    "identity": (lambda dtype: identity(), (7, 3)),
+    "square": (matrix(6, 6), (6, 2)),
+    "tall": (matrix(9, 4), (4,)),
+    "wide": (matrix(3, 8), (8, 2, 1)),
+    "one tap": (convolved(1), (5,)),
+    "odd wavelet": (convolved(5), (12, 2)),
+    "even wavelet": (convolved(6), (11, 2, 1)),
+    "odd wavelet, longer than the signal": (convolved(31), (12,)),
+    "even wavelet, longer than the signal": (convolved(30), (13, 2)),
+    "odd wavelet by FFT": (convolved(51), (1030, 2)),
+    "even wavelet by FFT": (convolved(52), (1029,)),
+    "even wavelet by FFT, longer than the signal": (convolved(1300), (1025, 1)),
+    "composition": (composition, (12, 2)),
+    "composition by FFT": (lambda d: compose(convolved(8)(d), convolved(51)(d)), (1027,)),
+    "normal": (lambda dtype: normal_operator(composition(dtype)), (12, 2)),
+}
+WITH_LEAVES = [name for name in OPERATORS if name != "identity"]
+# (dtype of the leaves, dtype of the signal)
+KINDS = [
+    ("float32", "float32"),
+    ("float32", "complex64"),
+    ("complex64", "complex64"),
+    ("float64", "float64"),
+    ("complex128", "complex128"),
+]
+every_operator = pytest.mark.parametrize("name", OPERATORS)
+every_kind = pytest.mark.parametrize("kind", KINDS, ids="-".join)
+real_and_complex = pytest.mark.parametrize("dtype", ["float32", "complex64"])
+
+
+def made(name, dtype):
+    make, shape = OPERATORS[name]
+    return make(dtype), shape
+
+
+def pair(operator, x, y):
+    return operator.forward(x), operator.adjoint(y)
+
+
+def like_measurement(operator, x, seed):
+    out = jax.eval_shape(operator.forward, x)
+    return normal(seed, *out.shape, dtype=out.dtype)
+
+
+@jax.jit
+def linearity(operator, x, other, scalar):
+    mixed = operator.forward(scalar * x + other)
+    return mixed, scalar * operator.forward(x) + operator.forward(other)
+
+
+jitted_dot_test = jax.jit(dot_test, static_argnames=("shape", "dtype"))
+
+
+@every_operator
+@every_kind
+def test_linear_with_exact_adjoint(name, kind):
+    leaves, dtype = kind
+    with precision(dtype):
+        operator, shape = made(name, leaves)
+        x, other = (normal(seed, *shape, dtype=dtype) for seed in (3, 4))
+        scalar = jnp.asarray(-1.7 + (0.6j if np.issubdtype(dtype, np.complexfloating) else 0))
+        mixed, separate = linearity(operator, x, other, scalar.astype(dtype))
+        assert mixed.dtype == dtype
+        close(mixed, separate)
+        error = jitted_dot_test(operator, shape, key=jax.random.key(5), dtype=dtype)
+        assert error < tolerance_of(dtype)
+        adjoint = jax.eval_shape(operator.adjoint, mixed)
+        assert adjoint.shape == shape and adjoint.dtype == dtype
+
+
+@pytest.mark.parametrize("name", ["square", "odd wavelet", "even wavelet by FFT"])
+def test_complex_operator_on_a_real_signal(name):
+    operator, shape = made(name, "complex64")
+    assert operator.forward(normal(0, *shape)).dtype == jnp.complex64
+    assert jitted_dot_test(operator, shape, key=jax.random.key(0)) < TOLERANCE["float32"]
+
+
+def test_dot_test_finds_a_wrong_adjoint():
+    right = dense(normal(0, 6, 6))
+    wrong = LinearOperator(right.forward_function, right.forward_function, right.leaves)
+    assert dot_test(wrong, (6,), key=jax.random.key(0)) > 0.01
+    unconjugated = dense(normal(0, 6, 6, dtype="complex64"))
+    unconjugated = LinearOperator(
+        unconjugated.forward_function, lambda m, y: m.T @ y, unconjugated.leaves
+    )
+    assert dot_test(unconjugated, (6,), key=jax.random.key(0), dtype="complex64") > 0.01
+
+
+@every_operator
+@real_and_complex
+def test_jit_equals_eager_and_compiles_once(name, dtype):
+    operator, shape = made(name, dtype)
+    x = normal(3, *shape, dtype=dtype)
+    y = like_measurement(operator, x, 4)
+    function, traces = counted(pair)
+    compiled = jax.jit(function)
+    close(compiled(operator, x, y), pair(operator, x, y))
+    compiled(made(name, dtype)[0], 2 * x, y)  # an operator made again is the same to jit
+    assert len(traces) == 1
+
+
+@every_operator
+@real_and_complex
+def test_vmap_equals_loop(name, dtype):
+    operator, shape = made(name, dtype)
+    xs = normal(3, 3, *shape, dtype=dtype)
+    ys = jnp.stack([like_measurement(operator, xs[0], seed) for seed in range(3)])
+    batched = jax.jit(jax.vmap(pair, in_axes=(None, 0, 0)))(operator, xs, ys)
+    one = jax.jit(pair)
+    looped = [one(operator, x, y) for x, y in zip(xs, ys, strict=True)]
+    close(batched, jax.tree.map(lambda *parts: jnp.stack(parts), *looped))
+
+
+@pytest.mark.parametrize("name", WITH_LEAVES)
+def test_vmap_over_operators_equals_loop(name):
+    operator, shape = made(name, "float32")
+    scales = jnp.array([1.0, -2.0, 0.5])
+    operators = [jax.tree.map(lambda leaf, s=s: s * leaf, operator) for s in scales]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *operators)
+    xs = normal(3, 3, *shape)
+    ys = jnp.stack([like_measurement(operator, xs[0], seed) for seed in range(3)])
+    batched = jax.jit(jax.vmap(pair))(stacked, xs, ys)
+    one = jax.jit(pair)
+    looped = [one(*parts) for parts in zip(operators, xs, ys, strict=True)]
+    close(batched, jax.tree.map(lambda *parts: jnp.stack(parts), *looped))
+
+
+def test_wavelet_for_each_signal():
+    wavelets, xs = normal(0, 3, 4), normal(1, 3, 9)
+    results = jax.vmap(LinearOperator.forward)(jax.vmap(convolution)(wavelets), xs)
+    for result, wavelet, x in zip(results, wavelets, xs, strict=True):
+        near(result, same_convolution(wavelet, x), TOLERANCE["float32"])
+
+
+@pytest.mark.parametrize("leaves", ["float64", "complex128"])
+@pytest.mark.parametrize(
+    "name", ["wide", "even wavelet", "even wavelet by FFT", "composition", "normal"]
+)
+def test_gradient_by_the_leaves(name, leaves):
+    with jax.enable_x64(True):
+        operator, shape = made(name, leaves)
+        x = normal(3, *shape, dtype=leaves)
+        y = like_measurement(operator, x, 4)
+
+        def value(operator, x):
+            forward, adjoint = pair(operator, x, y)
+            return jnp.mean(jnp.abs(forward - 1) ** 2) + jnp.mean(jnp.abs(adjoint * x) ** 2)
+
+        check_gradient(value, operator, x)
+
+
+def same_convolution(wavelet, x):
+    """The central part, as long as x, of NumPy's full convolution in float64."""
+    wide = [np.asarray(a, np.result_type(a.dtype, np.float64)) for a in (wavelet, x)]
+    centre = (len(wide[0]) - 1) // 2
+    return np.convolve(*wide)[centre : centre + len(wide[1])]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "complex64"])
+@pytest.mark.parametrize("length", [1, 16, 1024, 1025])
+@pytest.mark.parametrize("taps", [1, 2, 7, 40, 1201])
+def test_convolution_equals_numpy(taps, length, dtype):
+    wavelet, x = normal(0, taps, dtype=dtype), normal(1, length, dtype=dtype)
+    expected = same_convolution(wavelet, x)
+    near(convolution(wavelet).forward(x), expected, TOLERANCE["float32"])
+
+
+def test_matrix_and_fft_forms_agree(monkeypatch):
+    module = __import__("jitter_jax.operators.convolution", fromlist=["_"])
+    for taps in (4, 5, 21):
+        operator, x = convolution(normal(0, taps)), normal(1, 9, 2)
+        by_matrix = pair(operator, x, x)
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "_LONGEST_MATRIX", 0)
+            close(pair(operator, x, x), by_matrix)
+
+
+def test_convolution_matrix_is_the_operator():
+    wavelet = normal(0, 6, dtype="complex64")
+    toeplitz = convolution_matrix(wavelet, 9)
+    close(toeplitz, convolution(wavelet).forward(jnp.eye(9, dtype=jnp.complex64)))
+
+
+def test_dense_and_identity_are_what_they_say():
+    a, x, y = (normal(i, *s, dtype="complex64") for i, s in enumerate([(3, 4), (4, 2), (3, 2)]))
+    near(dense(a).forward(x), np.asarray(a) @ np.asarray(x), TOLERANCE["float32"])
+    near(dense(a).adjoint(y), np.asarray(a).conj().T @ np.asarray(y), TOLERANCE["float32"])
+    equal(identity().forward(x), x)
+    equal(identity().adjoint(y), y)
+
+
+def test_compose_applies_the_inner_one_first():
+    outer, inner, x = normal(0, 2, 3), normal(1, 3, 4), normal(2, 4)
+    product = compose(dense(outer), dense(inner))
+    near(product.forward(x), np.asarray(outer) @ (np.asarray(inner) @ x), TOLERANCE["float32"])
+
+
+@pytest.mark.parametrize("num_points", [1, 2, 51, 80])
+@pytest.mark.parametrize("width", [0.7, 4.0])
+def test_ricker_formula(num_points, width):
+    t = np.array([i - (num_points - 1) / 2 for i in range(num_points)])
+    values = (1 - (t / width) ** 2) * np.exp(-0.5 * (t / width) ** 2)
+    wavelet = ricker(num_points, width)
+    assert wavelet.dtype == np.float32
+    near(wavelet, values / values.max(), TOLERANCE["float32"])
+
+
+def test_ricker_crosses_zero_at_its_width():
+    wavelet = ricker(51, 4)
+    assert wavelet[25] == 1 and wavelet.argmax() == 25
+    assert wavelet[25 - 4] == wavelet[25 + 4] == 0
+    assert (wavelet[22:29] > 0).all() and (wavelet[:21] < 0).all() and (wavelet[30:] < 0).all()
+    equal(convolution().leaves, jnp.asarray(wavelet))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "complex64", "float64"])
+@pytest.mark.parametrize("shape", [(5, 5), (7, 3), (3, 7)])
+def test_operator_norm_of_a_matrix(shape, dtype):
+    with precision(dtype):
+        a = normal(sum(shape), *shape, dtype=dtype)
+        norm = operator_norm(
+            dense(a), (shape[1],), key=jax.random.key(0), dtype=dtype, num_iterations=500
+        )
+        assert norm.dtype == jnp.finfo(dtype).dtype
+        np.testing.assert_allclose(norm, np.linalg.norm(a, 2), rtol=tolerance_of(dtype))
+
+
+def test_operator_norm_of_a_composition_and_of_zero():
+    a, b = normal(0, 4, 6), normal(1, 6, 3)
+    options = dict(key=jax.random.key(1), num_iterations=500)
+    norm = operator_norm(compose(dense(a), dense(b)), (3,), **options)
+    np.testing.assert_allclose(norm, np.linalg.norm(a @ b, 2), rtol=TOLERANCE["float32"])
+    assert operator_norm(dense(jnp.zeros((4, 3))), (3, 2), key=jax.random.key(2)) == 0
+    below = operator_norm(dense(a), (6,), key=jax.random.key(3), num_iterations=1)
+    assert 0 < below <= np.linalg.norm(a, 2)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: dense(jnp.ones(3)), r"matrix must have shape \(m, n\), got \(3,\)"),
+        (lambda: convolution(jnp.ones((2, 2))), r"wavelet must .*got \(2, 2\)"),
+        (lambda: convolution(jnp.ones(0)), r"wavelet must .*got \(0,\)"),
+        (lambda: ricker(0), "num_points must be at least 1, got 0"),
+        (lambda: ricker(5, 0.0), r"width must be positive, got 0\.0"),
+        (lambda: ricker(5, float("nan")), "width must be positive, got nan"),
+        (
+            lambda: operator_norm(identity(), (2,), key=jax.random.key(0), num_iterations=0),
+            "num_iterations must be at least 1, got 0",
+        ),
+    ],
+)
+def test_errors_name_the_value(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
