@@ -19,9 +19,8 @@ def get_config() -> ConfigDict:
     config.operator.name = "identity"
     config.network.name = "mlp"
     config.network.depth = 3
-    config.unroll.sees_measurement = False
-    config.unroll.step_size.name = "fixed"
-    config.unroll.step_size.value = 0.1
+    config.unroll.sees_measurement = False  # as in the paper; True is f(y, x)
+    config.unroll.step_size.name = "exponential"
 
     config.scheme.jitter.kind = "absolute"
     config.scheme.jitter.sigma = 0.1

@@ -44,7 +44,7 @@ def get_config() -> ConfigDict:
     config.unroll.num_iterations = 10
     config.unroll.start = "measurement"  # measurement (x_0 = y), adjoint (x_0 = A^H y)
     config.unroll.sees_measurement = True  # f(y, x) instead of f(x)
-    config.unroll.remat = True
+    config.unroll.remat = "keep_costly"  # keep_costly (convolutions), full, none
     config.unroll.step_size = ConfigDict()
     config.unroll.step_size.name = "sigmoid"  # fixed, exponential, sigmoid
     config.unroll.step_size.init = -1.0

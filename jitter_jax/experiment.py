@@ -12,7 +12,7 @@ from jitter_jax.data import measure as measuring
 from jitter_jax.data.pipeline import Source
 from jitter_jax.data.sources import make_sources
 from jitter_jax.metrics import Metric, make_metrics
-from jitter_jax.networks.layers import activation
+from jitter_jax.networks.layers import activation, keep_costly
 from jitter_jax.train.step import Loss as RawLoss
 
 Array = jax.Array
@@ -56,6 +56,9 @@ def build(config: Config) -> Experiment:
         FileNotFoundError: a data file is missing.
     """
     operator = make_operator(config.operator)
+    metrics = make_metrics(**config.metrics.to_dict())
+    attacks.Threat(**config.evaluate.threat.to_dict())
+    make_attack(config.evaluate.attack, where="evaluate")  # refuses now what would stop a run later
     reconstructor = make_reconstructor(config.network, config.unroll, config.scheme.name)
     scheme = make_scheme(config.scheme, config.unroll.num_iterations, reconstructor)
     sources = make_sources(**_plain(config.data, without=_MEASURING))
@@ -68,7 +71,7 @@ def build(config: Config) -> Experiment:
         loss=_raw_loss(scheme, operator, measure, fresh_noise=config.data.fresh_noise),
         sources=sources,
         measure=jax.jit(measure, static_argnums=1),
-        metrics=make_metrics(**config.metrics.to_dict()),
+        metrics=metrics,
     )
 
 
@@ -111,8 +114,16 @@ def make_reconstructor(network: Config, config: Config, scheme: str) -> unroll.R
         num_iterations=config.num_iterations,
         start=config.start,
         sees_measurement=config.sees_measurement,
-        remat=config.remat,
+        remat=make_remat(config.remat),
     )
+
+
+def make_remat(name: str) -> unroll.Remat:
+    """Return what `config.unroll.remat` names."""
+    choices = {"keep_costly": keep_costly, "full": True, "none": False}
+    if name not in choices:
+        raise ValueError(f"unroll.remat={name!r} is not accepted: one of {sorted(choices)}")
+    return choices[name]
 
 
 def make_network(config: Config) -> unroll.Network:

@@ -81,7 +81,7 @@ def make_evaluator(
             measured, estimate, delta = draw(key)
         else:
             # One after the other: as many draws at once as one likes would not fit in memory.
-            draws = jax.lax.map(draw, jax.random.split(key, num_draws))
+            draws = jax.lax.map(lambda i: draw(jax.random.fold_in(key, i)), jnp.arange(num_draws))
             measured = jax.tree.map(jnp.mean, draws[0])
             estimate, delta = draws[1][-1], draws[2][-1]
         return Evaluated(measured, estimate, delta, ball.radius)

@@ -53,8 +53,16 @@ def standard_conditions(out_of_distribution: Sequence[str]) -> list[Condition]:
 
 
 class Evaluators(NamedTuple):
-    """The compiled evaluations of one reconstructor, by kind of attack."""
+    """The compiled evaluations of one reconstructor, by kind of attack.
 
+    Attributes:
+        metrics: names of the metrics, in the order of the table's columns.
+        none: without attack.
+        random: in the average case.
+        worst: in the worst case.
+    """
+
+    metrics: tuple[str, ...]
     none: Evaluator
     random: Evaluator
     worst: Evaluator
@@ -80,6 +88,7 @@ def make_evaluators(
     if num_draws < 1:
         raise ValueError(f"num_draws={num_draws} is not accepted: at least 1 is expected")
     return Evaluators(
+        tuple(metrics),
         make_evaluator(reconstructor, metrics, None, num_iterations=num_iterations),
         make_evaluator(
             reconstructor, metrics, random, num_draws=num_draws, num_iterations=num_iterations
@@ -142,8 +151,11 @@ def evaluate_conditions(
                 "mean_radius": None if condition.attack == "none" else float(result.radius.mean()),
                 "num_signals": len(signals),
                 "metrics": {
-                    name: {"mean": _finite(values.mean()), "std": _finite(values.std())}
-                    for name, values in result.metrics.items()
+                    name: {
+                        "mean": _finite(result.metrics[name].mean()),
+                        "std": _finite(result.metrics[name].std()),
+                    }
+                    for name in evaluators.metrics
                 },
             }
         )

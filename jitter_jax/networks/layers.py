@@ -25,8 +25,15 @@ Activation = Callable[[jax.Array], jax.Array]
 Differentiation = Literal["reverse", "plain"]
 Initializer = Callable[..., Any]
 
-CONVOLUTION_OUTPUT = "convolution_output"
-"""Name of every convolution's result, for `jax.checkpoint_policies.save_only_these_names`."""
+COSTLY_RESULT = "costly_result"
+"""Name of what is slow to recompute, for `jax.checkpoint_policies.save_only_these_names`.
+
+It marks the results of convolutions with many channels on both sides, and the statistics of
+GroupNorm (a few numbers).
+"""
+
+keep_costly = jax.checkpoint_policies.save_only_these_names(COSTLY_RESULT)
+"""Policy for `jax.checkpoint`: keep what is slow to recompute, recompute the rest."""
 
 _LABELS = ("NHWC", "HWIO", "NHWC")
 # Up to this many channels on one side, the weight gradient is one product with that side's patches.
@@ -257,11 +264,11 @@ class Conv(nn.Module):
               \qquad r = (\mathrm{kernel\_size} - 1) / 2.
 
     Parameters are ``kernel``, ``(kernel_size, kernel_size, inputs, features)``, and ``bias``,
-    ``(features,)``, as in `flax.linen.Conv`. The result carries the name `CONVOLUTION_OUTPUT`, so a
-    rematerialised iteration can keep the convolutions and recompute only what is cheap::
+    ``(features,)``, as in `flax.linen.Conv`. With more than four
+    channels on both sides the result carries the name `COSTLY_RESULT`, so that a rematerialised
+    iteration can keep the heavy convolutions and recompute what is cheap::
 
-        policy = jax.checkpoint_policies.save_only_these_names(CONVOLUTION_OUTPUT)
-        lax.scan(jax.checkpoint(iteration, policy=policy), ...)
+        lax.scan(jax.checkpoint(iteration, policy=keep_costly), ...)
 
     Attributes:
       features: number of output channels.
@@ -307,7 +314,7 @@ class Conv(nn.Module):
         else:
             result = conv_general_dilated(flat, kernel, (1, 1), "SAME", dimension_numbers=_LABELS)
         if x.shape[-1] > _FEW_CHANNELS and self.features > _FEW_CHANNELS:
-            result = checkpoint_name(result, CONVOLUTION_OUTPUT)
+            result = checkpoint_name(result, COSTLY_RESULT)
         result = result.reshape(*x.shape[:-1], self.features)
         if self.use_bias:
             bias = self.param("bias", self.bias_init, (self.features,)).astype(x.dtype)
@@ -335,7 +342,7 @@ def _statistics(x: jax.Array, groups: int, epsilon: float) -> tuple[jax.Array, j
     square = _channel_mean(jnp.square(x - jnp.broadcast_to(mean, x.shape)))
     variance = _spread(square.reshape(groups, -1).mean(-1), channels)
     rate = lax.rsqrt(variance + epsilon)
-    return checkpoint_name(mean, CONVOLUTION_OUTPUT), checkpoint_name(rate, CONVOLUTION_OUTPUT)
+    return checkpoint_name(mean, COSTLY_RESULT), checkpoint_name(rate, COSTLY_RESULT)
 
 
 def _plain_group_norm(

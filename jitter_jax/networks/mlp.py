@@ -5,6 +5,8 @@ from collections.abc import Callable
 import jax
 from flax import linen as nn
 
+from jitter_jax.networks.initializers import uniform_bias, uniform_kernel
+
 Array = jax.Array
 
 
@@ -29,6 +31,9 @@ class MLP(nn.Module):
     def __call__(self, x: Array) -> Array:
         """Maps `(..., n)` to `(..., n)`."""
         features = x.shape[-1]
-        for _ in range(self.num_layers - 1):
-            x = self.activation(nn.Dense(self.width)(x))
-        return nn.Dense(features)(x)
+        for layer in range(self.num_layers):
+            width = features if layer == self.num_layers - 1 else self.width
+            bias_init = uniform_bias(x.shape[-1])
+            x = nn.Dense(width, kernel_init=uniform_kernel, bias_init=bias_init)(x)
+            x = x if layer == self.num_layers - 1 else self.activation(x)
+        return x

@@ -4,6 +4,7 @@ from jitter_jax.unroll import jitter as jitter
 from jitter_jax.unroll import step_size as step_size
 from jitter_jax.unroll.gradient import gradient_descent as gradient_descent
 from jitter_jax.unroll.iterate import Jitter as Jitter
+from jitter_jax.unroll.iterate import Remat as Remat
 from jitter_jax.unroll.iterate import unroll as unroll
 from jitter_jax.unroll.proximal import proximal_gradient as proximal_gradient
 from jitter_jax.unroll.reconstructor import Network as Network

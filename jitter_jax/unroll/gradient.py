@@ -7,6 +7,7 @@ from jitter_jax.operators import LinearOperator
 from jitter_jax.unroll.iterate import (
     Jitter,
     LearnedStep,
+    Remat,
     check_jitter,
     data_gradient,
     starting_point,
@@ -26,7 +27,7 @@ def gradient_descent(
     start: Array | None = None,
     key: Array | None = None,
     jitter: Jitter | None = None,
-    remat: bool = True,
+    remat: Remat = True,
     return_trajectory: bool = False,
 ) -> Array:
     """Reconstructs one signal by `K` learned gradient steps.

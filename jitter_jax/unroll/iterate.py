@@ -13,6 +13,8 @@ LearnedStep = Callable[[Array], Array]
 Jitter = Callable[[Array, Array, Array, int], Array]
 # (x, k, key or None) -> next x
 Iteration = Callable[[Array, Array, Array | None], Array]
+# Whether to rematerialise, or a policy of `jax.checkpoint_policies` that says what to keep.
+Remat = bool | Callable[..., bool]
 
 
 def unroll(
@@ -21,7 +23,7 @@ def unroll(
     *,
     num_iterations: int,
     key: Array | None = None,
-    remat: bool = True,
+    remat: Remat = True,
     return_trajectory: bool = False,
 ) -> Array:
     """Applies `x <- iteration(x, k, key_k)` for `k = 0, ..., num_iterations - 1`.
@@ -35,7 +37,8 @@ def unroll(
         num_iterations: `K`, at least 1.
         key: PRNG key handed down to the iterations; None hands down None.
         remat: recompute each iteration in the backward pass (`jax.checkpoint`), so that memory
-            holds one iterate, not all activations, for each of the `K` steps.
+            holds one iterate, not all activations, for each of the `K` steps. A policy keeps some
+            of them, such as `jitter_jax.networks.layers.keep_costly`. False keeps all.
         return_trajectory: return every iterate.
 
     Returns:
@@ -57,7 +60,9 @@ def unroll(
 
     # Inside a scan XLA cannot merge the recomputation with the forward pass, so the barriers that
     # prevent_cse adds would only cost.
-    body = jax.checkpoint(body, prevent_cse=False) if remat else body
+    if remat:
+        policy = None if remat is True else remat
+        body = jax.checkpoint(body, prevent_cse=False, policy=policy)
     (x, _), iterates = jax.lax.scan(body, (start, key), jnp.arange(num_iterations))
     return jnp.concatenate([start[None], iterates]) if return_trajectory else x
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jitter_jax.operators import LinearOperator
-from jitter_jax.unroll.iterate import Jitter
+from jitter_jax.unroll.iterate import Jitter, Remat
 from jitter_jax.unroll.step_size import StepSize
 
 Array = jax.Array
@@ -63,7 +63,7 @@ def unrolled(
     num_iterations: int = 10,
     start: Literal["adjoint", "measurement"] = "adjoint",
     sees_measurement: bool = False,
-    remat: bool = True,
+    remat: Remat = True,
 ) -> Reconstructor:
     """Returns the reconstructor that unrolls `method` around a network with shared weights.
 
@@ -76,7 +76,7 @@ def unrolled(
         start: `x_0 = A^H y` or `x_0 = y`; the latter needs a measurement shaped like the signal.
         sees_measurement: concatenate `y` before the iterate along the channels, `f(y, x)`; needs a
             measurement shaped like the signal.
-        remat: recompute each iteration in the backward pass.
+        remat: what the backward pass recomputes; see `unroll`.
 
     Returns:
         A `Reconstructor` whose parameters are `{"network": ...}`, and `"step_size"` when learned.

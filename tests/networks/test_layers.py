@@ -232,7 +232,7 @@ def unrolled(network, variables, y, policy):
         return x - 0.1 * network.apply(variables, jnp.concatenate([y, x], -1)[..., :1] + x), None
 
     if policy != "none":
-        keep = jax.checkpoint_policies.save_only_these_names(layers.CONVOLUTION_OUTPUT)
+        keep = jax.checkpoint_policies.save_only_these_names(layers.COSTLY_RESULT)
         iteration = jax.checkpoint(iteration, policy=keep if policy == "named" else None)
     return lax.scan(iteration, y, None, length=3)[0]
 
@@ -269,8 +269,7 @@ def test_nested_vmap(variables):
     close(jax.tree.map(lambda a: a.reshape(6, *a.shape[2:]), nested), flat)
 
 
-@pytest.mark.parametrize("policy", ["none", "named"])
-def test_second_derivative_of_a_vmapped_scan(variables, policy):
+def test_second_derivative_of_a_vmapped_checkpointed_scan(variables):
     y = normal(1, 2, 18, 7, 1)
 
     def penalty(network, p):
@@ -278,7 +277,7 @@ def test_second_derivative_of_a_vmapped_scan(variables, policy):
         gradient = jax.grad(lambda v, y: batch_loss(network, v, y, p), 1)
         return jax.jit(jax.grad(lambda v: jnp.sum(jnp.square(100 * gradient(v, y)))))(variables)
 
-    close(penalty(FAST, policy), penalty(PLAIN, "none"), loosen=5)
+    close(penalty(FAST, "named"), penalty(PLAIN, "none"), loosen=5)
 
 
 def test_a_signal_does_not_see_its_neighbours(variables):
@@ -299,18 +298,21 @@ def test_forward_mode_needs_the_plain_rule(variables):
     close(push(direction), jnp.tensordot(forward, direction, 3))
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_type_is_kept(variables, dtype):
     y = normal(0, 8, 7, 1).astype(dtype)
-    result, pullback = jax.vjp(lambda y: FAST.apply(variables, y), y)
-    assert result.dtype == dtype
-    assert pullback(result)[0].dtype == dtype
+
+    def both(y):
+        result, pullback = jax.vjp(lambda y: FAST.apply(variables, y), y)
+        return result, pullback(result)[0]
+
+    assert all(leaf.dtype == dtype and jnp.all(jnp.isfinite(leaf)) for leaf in jax.jit(both)(y))
 
 
-def test_parameters_keep_the_type_they_are_given():
+def test_float64_signal_stays_float64():
     with jax.enable_x64(True):
         x = normal(0, 8, 7, 1, dtype="float64")
-        result = FAST.apply(FAST.init(jax.random.key(0), x), x)
+        result, _ = jax.eval_shape(FAST.init_with_output, jax.random.key(0), x)
         assert result.dtype == jnp.float64
 
 

@@ -1,0 +1,31 @@
+"""Seismic deconvolution at the size and with the settings of the SGD-jittering paper; for a GPU."""
+
+from ml_collections import ConfigDict
+
+from configs import seismic
+
+
+def get_config() -> ConfigDict:
+    """Return the config."""
+    config = seismic.get_config()
+    config.data.shape = (352, 352)
+    config.data.num_train = 2000
+    config.data.num_validation = 50
+    config.data.num_test = 50
+    config.network.name = "dncnn"
+    config.network.depth = 5
+    config.network.width = 64
+    config.optimizer.learning_rate = 1e-4
+    config.optimizer.schedule = "constant"
+    config.train.batch_size = 16
+    config.train.num_steps = 16000  # 130 epochs
+    config.train.validate_every = 500
+    config.train.checkpoint_every = 500
+    config.train.log_every = 50
+    for threat in (config.scheme.adversarial.threat, config.evaluate.threat):
+        threat.epsilon = 1.0
+        threat.unit = "absolute"
+    for attack in (config.scheme.adversarial.attack, config.evaluate.attack):
+        attack.num_steps = 20
+        attack.step_size = 0.1
+    return config

@@ -1,0 +1,399 @@
+"""Every attack: inside its ball, never weaker than clean, exact where the answer is known."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import TOLERANCE, check_gradient, close, counted, equal, near, normal
+
+from jitter_jax.attacks import Ball, Threat, fgsm, perturbed, pgd, random, reconstruction_error
+from jitter_jax.operators import dense
+
+ATTACKS = {
+    "random in the ball": random,
+    "random on the sphere": lambda ball: random(ball, on_sphere=True),
+    "fgsm": fgsm,
+    "pgd": lambda ball: pgd(ball, num_steps=5),
+    "pgd with restarts": lambda ball: pgd(ball, num_steps=3, restarts=3),
+    "pgd from the start": lambda ball: pgd(ball, num_steps=5, random_start=False),
+    "last pgd": lambda ball: pgd(ball, num_steps=5, keep_best=False),
+}
+# They return the better of what they saw and no perturbation.
+NEVER_WEAKER = ("pgd", "pgd with restarts", "pgd from the start")
+NORMS = ("l2", "linf")
+DTYPES = ("float32", "complex64")
+RADIUS = 0.7
+SHAPE = (4, 2)
+every_attack = pytest.mark.parametrize("name", ATTACKS)
+every_norm = pytest.mark.parametrize("norm", NORMS)
+real_and_complex = pytest.mark.parametrize("dtype", DTYPES)
+
+
+def size(norm, delta):
+    """The norm of an array as a vector of its real and imaginary parts."""
+    parts = np.stack([np.real(delta), np.imag(delta)]).astype(np.float64)
+    return np.linalg.norm(parts) if norm == "l2" else np.abs(parts).max()
+
+
+def ball(norm, radius=RADIUS):
+    return Ball(jnp.float32(radius), norm)
+
+
+def network(y):
+    """A small nonlinear reconstruction."""
+    first, second = normal(0, 8, SHAPE[0], dtype=y.dtype), normal(1, SHAPE[0], 8, dtype=y.dtype)
+    hidden = first @ y
+    if jnp.iscomplexobj(y):
+        return second @ jax.lax.complex(jnp.tanh(hidden.real), jnp.sin(hidden.imag)) / 3
+    return second @ jnp.tanh(hidden) / 3
+
+
+def problem(dtype):
+    x, y = normal(2, *SHAPE, dtype=dtype), normal(3, *SHAPE, dtype=dtype)
+    return reconstruction_error(network, dense(jnp.eye(SHAPE[0])), x, y), y
+
+
+def run(attack, objective, like, seed=0):
+    """Compiled: an attack is a loop of many small steps."""
+    go = jax.jit(lambda key: attack(objective, jnp.zeros_like(like), key))
+    return go(jax.random.key(seed))
+
+
+@every_attack
+@every_norm
+@real_and_complex
+def test_inside_the_ball_and_honest_about_its_value(name, norm, dtype):
+    objective, y = problem(dtype)
+    delta, info = run(ATTACKS[name](ball(norm)), objective, y)
+    assert delta.shape == y.shape and delta.dtype == y.dtype
+    assert 0 < size(norm, delta) <= RADIUS * (1 + TOLERANCE["float32"])
+    near(info.clean, objective(jnp.zeros_like(y)), TOLERANCE["float32"])
+    near(info.value, objective(delta), TOLERANCE["float32"])
+    if name in NEVER_WEAKER:
+        assert info.value == max(info.clean, np.max(info.history))
+    if name == "last pgd":
+        assert info.value == info.history[-1, -1]
+    assert info.history.shape == {"pgd with restarts": (3, 4)}.get(
+        name, (1, 6) if "pgd" in name else (2,)
+    )
+
+
+@every_attack
+@every_norm
+def test_radius_zero_changes_nothing(name, norm):
+    objective, y = problem("float32")
+    delta, info = run(ATTACKS[name](ball(norm, 0.0)), objective, y)
+    equal(delta, jnp.zeros_like(y))
+    assert info.value == info.clean
+
+
+@pytest.mark.parametrize("name", NEVER_WEAKER)
+@every_norm
+def test_never_weaker_than_clean_at_a_maximum(name, norm):
+    # Every perturbation lowers this objective: the best is none.
+    objective = lambda delta: -jnp.sum(jnp.square(delta + 0.0))
+    delta, info = run(ATTACKS[name](ball(norm)), objective, jnp.zeros(SHAPE))
+    equal(delta, jnp.zeros(SHAPE))
+    assert info.value == info.clean == 0
+
+
+@every_norm
+def test_more_steps_and_more_restarts_are_never_weaker(norm):
+    objective, y = problem("float32")
+    # Steps this long jump about, so that the last point is often not the best.
+    values = lambda **options: [
+        float(run(pgd(ball(norm), step_size=1.3, **options), objective, y, seed)[1].value)
+        for seed in range(2)
+    ]
+    by_steps = np.array([values(num_steps=n) for n in (1, 2, 6)])
+    assert (np.diff(by_steps, axis=0) >= 0).all() and (by_steps[-1] > by_steps[0]).any()
+    by_restarts = np.array([values(num_steps=2, restarts=n) for n in (1, 2, 5)])
+    assert (np.diff(by_restarts, axis=0) >= 0).all() and (by_restarts[-1] > by_restarts[0]).any()
+
+
+@every_norm
+@real_and_complex
+def test_order_of_strength(norm, dtype):
+    objective, y = problem(dtype)
+    value = lambda attack: float(run(attack, objective, y)[1].value)
+    strong, one_step = value(pgd(ball(norm), num_steps=40, restarts=2)), value(fgsm(ball(norm)))
+    average = np.mean([run(random(ball(norm)), objective, y, i)[1].value for i in range(2)])
+    assert strong >= one_step > average
+
+
+def linear_problem(matrix, y):
+    """`H(y) = B y` and the truth `B y`: the error is `||B delta||^2 / n`."""
+    return reconstruction_error(lambda y: matrix @ y, dense(jnp.eye(len(y))), matrix @ y, y)
+
+
+@real_and_complex
+def test_closed_form_l2(dtype):
+    matrix, y = normal(0, 5, 4, dtype=dtype), normal(1, 4, dtype=dtype)
+    singular = np.linalg.svd(matrix, compute_uv=False)
+    expected = RADIUS**2 * singular[0] ** 2 / 5
+    attack = pgd(ball("l2"), num_steps=60, step_size=0.5)
+    delta, info = run(attack, linear_problem(matrix, y), y)
+    # Ascent on a quadratic approaches its top singular vector geometrically.
+    near(info.value, expected, 1e-4)
+    top = np.linalg.svd(matrix)[2][0].conj()
+    np.testing.assert_allclose(abs(np.vdot(top, delta)), RADIUS, rtol=1e-3)
+
+
+@real_and_complex
+def test_closed_form_linf(dtype):
+    diagonal, y = jnp.array([0.5, -2.0, 1.0, 3.0]), normal(1, 4, dtype=dtype)
+    objective = linear_problem(jnp.diag(diagonal).astype(dtype), y)
+    parts = 2 if dtype == "complex64" else 1  # each part is bounded by itself
+    expected = parts * RADIUS**2 * np.sum(np.square(diagonal)) / 4
+    delta, info = run(pgd(ball("linf"), num_steps=10), objective, y)
+    near(info.value, expected, TOLERANCE["float32"])
+    for part in (np.real(delta), np.imag(delta))[:parts]:
+        np.testing.assert_allclose(np.abs(part), RADIUS, rtol=TOLERANCE["float32"])
+
+
+@every_norm
+@real_and_complex
+def test_fgsm_is_exact_on_a_linear_objective(norm, dtype):
+    slope = normal(0, *SHAPE, dtype=dtype)
+    objective = lambda delta: jnp.sum(jnp.real(slope.conj() * delta)) + 1
+    delta, info = run(fgsm(ball(norm)), objective, slope)
+    dual = {
+        "l2": lambda: size("l2", slope),
+        "linf": lambda: np.abs(np.stack([np.real(slope), np.imag(slope)])).sum(),
+    }[norm]()
+    near(info.value, 1 + RADIUS * dual, TOLERANCE["float32"])
+    equal(info.history, jnp.stack([info.clean, info.value]))
+    if norm == "l2":
+        near(delta, RADIUS * np.asarray(slope) / size("l2", slope), TOLERANCE["float32"])
+
+
+@every_attack
+@every_norm
+@real_and_complex
+def test_constant_objective_is_safe(name, norm, dtype):
+    objective = lambda delta: 3.0 + 0.0 * jnp.sum(jnp.real(delta))
+    delta, info = run(ATTACKS[name](ball(norm)), objective, jnp.zeros(SHAPE, dtype))
+    assert np.isfinite(delta).all() and size(norm, delta) <= RADIUS * (1 + TOLERANCE["float32"])
+    assert info.value == info.clean == 3
+    if name == "fgsm":
+        equal(delta, jnp.zeros(SHAPE, dtype))
+
+
+@every_norm
+@real_and_complex
+@pytest.mark.parametrize("scale", [1e-25, 1e-36, 1e25])
+def test_tiny_and_huge_gradients_give_full_steps(norm, dtype, scale):
+    # The square of 1e-25 is zero in float32, and that of 1e25 infinite.
+    slope = normal(0, *SHAPE, dtype=dtype)
+    step = ball(norm).steepest(scale * slope)
+    near(step, ball(norm).steepest(slope), TOLERANCE["float32"])
+    np.testing.assert_allclose(size(norm, step), 1, rtol=TOLERANCE["float32"])
+    equal(ball(norm).steepest(0 * slope), 0 * slope)
+
+
+@pytest.mark.parametrize("random_start", [False, True])
+@every_norm
+def test_an_objective_that_breaks_counts_as_the_strongest(norm, random_start):
+    # Finite at zero, rising, and not a number further out.
+    def objective(delta):
+        total = jnp.sum(delta)
+        return jnp.where(jnp.abs(total) > 0.2, jnp.nan, total + 0.01)
+
+    attack = pgd(ball(norm), num_steps=8, step_size=0.3, random_start=random_start)
+    delta, info = run(attack, objective, jnp.zeros(SHAPE))
+    assert np.isnan(info.value) and np.isfinite(info.clean)
+    assert np.isfinite(delta).all() and np.isnan(objective(delta))
+    assert size(norm, delta) <= RADIUS * (1 + TOLERANCE["float32"])
+
+
+@every_attack
+@every_norm
+def test_a_gradient_that_breaks_leaves_the_perturbation_finite(name, norm):
+    # The norm has no derivative at zero; JAX gives not-a-number.
+    objective = lambda delta: jnp.sqrt(jnp.sum(jnp.square(delta)))
+    delta, info = run(ATTACKS[name](ball(norm)), objective, jnp.zeros(SHAPE))
+    assert np.isfinite(delta).all() and np.isfinite(info.value)
+
+
+@every_attack
+@every_norm
+def test_vmap_equals_loop(name, norm):
+    threat = Threat(0.3, norm=norm, unit="relative")
+    xs, ys = normal(0, 3, *SHAPE), normal(1, 3, *SHAPE) * jnp.array([1.0, 5.0, 0.2])[:, None, None]
+    keys = lambda: jax.random.split(jax.random.key(0), 3)
+
+    def one(x, y, key):
+        objective = reconstruction_error(network, dense(jnp.eye(SHAPE[0])), x, y)
+        return ATTACKS[name](threat.ball(y))(objective, jnp.zeros_like(y), key)
+
+    batched = jax.jit(jax.vmap(one))(xs, ys, keys())
+    single = jax.jit(one)
+    looped = [single(*parts) for parts in zip(xs, ys, keys(), strict=True)]
+    # Ascent can part ways at rounding: values agree more closely than the points do.
+    close(batched, jax.tree.map(lambda *parts: jnp.stack(parts), *looped), loosen=10)
+
+
+def test_one_compilation_for_all_sizes():
+    _, y = problem("float32")
+
+    def attacked(threat, key):
+        objective, y = problem("float32")
+        return pgd(threat.ball(y), num_steps=3)(objective, jnp.zeros_like(y), key)[1].value
+
+    function, traces = counted(attacked)
+    compiled = jax.jit(function)
+    values = [compiled(Threat(epsilon), jax.random.key(0)) for epsilon in (0.0, 0.1, 1.0, 10.0)]
+    assert len(traces) == 1
+    assert (np.diff(values) > 0).all()
+
+
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+@pytest.mark.parametrize("space", ["measurement", "signal"])
+def test_gradient_of_the_objective_against_finite_differences(dtype, space):
+    with jax.enable_x64(True):
+        matrix = normal(4, SHAPE[0], 6, dtype=dtype)
+        x, y = normal(2, *SHAPE, dtype=dtype), normal(3, *SHAPE, dtype=dtype)
+        objective = reconstruction_error(network, dense(matrix), x, y, space=space)
+        delta = 0.1 * normal(5, *(SHAPE if space == "measurement" else (6, 2)), dtype=dtype)
+        check_gradient(objective, delta)
+
+
+@real_and_complex
+def test_ascent_points_uphill(dtype):
+    objective, y = problem(dtype)
+    gradient = jax.grad(objective)(jnp.zeros_like(y))
+    step = 1e-3 * ball("l2").steepest(gradient.conj())
+    clean = float(objective(jnp.zeros_like(y)))
+    expected = 1e-3 * size("l2", gradient)
+    assert objective(step) - clean == pytest.approx(expected, rel=0.05)  # first order, float32
+
+
+def test_perturbation_spaces():
+    matrix, y, z = normal(0, 4, 6), normal(1, 4, 2), normal(2, 6, 2)
+    near(perturbed(dense(matrix), y, z, "signal"), y + matrix @ z, TOLERANCE["float32"])
+    equal(perturbed(dense(matrix), y, y, "measurement"), y + y)
+    x = normal(3, 4, 2)
+    objective = reconstruction_error(network, dense(matrix), x, y, space="signal")
+    expected = np.mean(np.square(network(y + matrix @ z) - x))
+    near(objective(z), expected, TOLERANCE["float32"])
+
+
+def test_objective_of_complex_signals_is_the_mean_square_modulus():
+    x, y = normal(2, *SHAPE, dtype="complex64"), normal(3, *SHAPE, dtype="complex64")
+    objective = reconstruction_error(network, dense(jnp.eye(SHAPE[0])), x, y)
+    delta = 0.1 * y
+    expected = np.mean(np.abs(np.asarray(network(y + delta) - x)) ** 2)
+    near(objective(delta), expected, TOLERANCE["float32"])
+
+
+@real_and_complex
+def test_radius_in_every_unit(dtype):
+    reference = normal(0, 3, 4, dtype=dtype)
+    flat = np.asarray(reference).ravel()
+    largest = size("linf", reference)
+    expected = {
+        ("absolute", "l2"): 0.5,
+        ("absolute", "linf"): 0.5,
+        ("relative", "l2"): 0.5 * np.linalg.norm(flat),
+        ("relative", "linf"): 0.5 * largest,
+        ("per_pixel", "l2"): 0.5 * np.sqrt(12),
+        ("per_pixel", "linf"): 0.5,
+    }
+    for (unit, norm), radius in expected.items():
+        made = Threat(0.5, norm=norm, unit=unit).ball(reference)
+        assert made.norm == norm and made.radius.dtype == jnp.float32
+        np.testing.assert_allclose(made.radius, radius, rtol=TOLERANCE["float32"])
+
+
+def test_relative_linf_takes_the_larger_part_of_a_complex_reference():
+    threat = Threat(1.0, norm="linf", unit="relative")
+    for reference in (3 - 4j, -4 + 3j, 4j, -4):
+        assert threat.ball(jnp.array([reference, 1 + 1j], jnp.complex64)).radius == 4
+
+
+@every_norm
+@real_and_complex
+def test_projection(norm, dtype):
+    inside, outside = 0.01 * normal(0, *SHAPE, dtype=dtype), 5 * normal(1, *SHAPE, dtype=dtype)
+    equal(ball(norm).project(inside), inside)
+    point = ball(norm).project(outside)
+    np.testing.assert_allclose(size(norm, point), RADIUS, rtol=TOLERANCE["float32"])
+    wide = np.asarray(outside)
+    nearest = (
+        wide * RADIUS / size("l2", wide)
+        if norm == "l2"
+        else np.clip(wide.real, -RADIUS, RADIUS)
+        + (1j * np.clip(wide.imag, -RADIUS, RADIUS) if dtype == "complex64" else 0)
+    )
+    near(point, nearest, TOLERANCE["float32"])
+    near(ball(norm).project(point), point, TOLERANCE["float32"])
+
+
+SAMPLES = 4000
+
+
+@every_norm
+@real_and_complex
+@pytest.mark.parametrize("on_sphere", [False, True])
+def test_samples_are_uniform(norm, dtype, on_sphere):
+    like = jnp.zeros((3,), dtype)
+    n = 3 * (2 if dtype == "complex64" else 1)
+    sample = jax.jit(jax.vmap(lambda key: ball(norm).sample(key, like, on_sphere=on_sphere)))
+    draws = np.asarray(sample(jax.random.split(jax.random.key(0), SAMPLES)))
+    assert draws.dtype == dtype
+    parts = np.concatenate([draws.real, draws.imag][: n // 3], -1).astype(np.float64) / RADIUS
+    sizes = np.linalg.norm(parts, axis=1) if norm == "l2" else np.abs(parts).max(1)
+    if on_sphere:
+        np.testing.assert_allclose(sizes, 1, rtol=TOLERANCE["float32"])
+    else:
+        assert sizes.max() <= 1 + TOLERANCE["float32"]
+        # P(size <= r) = r^n, so size^n is uniform; in particular E r^2 / R^2 = n / (n + 2).
+        np.testing.assert_allclose(np.mean(sizes**2), n / (n + 2), atol=5 / np.sqrt(12 * SAMPLES))
+        np.testing.assert_allclose(np.mean(sizes**n), 0.5, atol=5 / np.sqrt(12 * SAMPLES))
+    # Directions: no entry and no sign is preferred.
+    assert np.abs(parts.mean(0)).max() < 5 / np.sqrt(SAMPLES)
+    second = (parts**2).mean(0)
+    np.testing.assert_allclose(second, second.mean(), atol=5 / np.sqrt(SAMPLES))
+    moments = {
+        ("l2", True): 1 / n,
+        ("l2", False): 1 / (n + 2),
+        ("linf", False): 1 / 3,
+        # One entry of n is at its bound, the others are uniform.
+        ("linf", True): (1 + (n - 1) / 3) / n,
+    }
+    np.testing.assert_allclose(second.mean(), moments[norm, on_sphere], atol=5 / np.sqrt(SAMPLES))
+
+
+def test_random_attack_draws_what_its_ball_draws():
+    objective, y = problem("float32")
+    delta, _ = run(random(ball("linf"), on_sphere=True), objective, y, seed=4)
+    close(delta, ball("linf").sample(jax.random.key(4), y, on_sphere=True))
+
+
+def test_start_is_used_without_a_random_start():
+    objective = lambda delta: jnp.sum(delta)
+    start = 0.1 * normal(0, *SHAPE)
+    attack = pgd(ball("l2"), num_steps=2, restarts=2, random_start=False)
+    _, info = attack(objective, start, jax.random.key(0))
+    near(info.history[0, 0], jnp.sum(start), TOLERANCE["float32"])
+    assert info.history[1, 0] != info.history[0, 0]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: pgd(ball("l2"), num_steps=0), "num_steps must be at least 1, got 0"),
+        (lambda: pgd(ball("l2"), restarts=0), "restarts must be at least 1, got 0"),
+        (lambda: pgd(ball("l2"), step_size=0.0), "step_size must be positive, got 0.0"),
+        (lambda: pgd(ball("l2"), step_size=float("nan")), "step_size must be positive, got nan"),
+        (lambda: Threat(1.0, norm="l1"), "norm must be one of .*'linf'.*got 'l1'"),
+        (lambda: Threat(1.0, space="image"), "space must be one of .*'signal'.*got 'image'"),
+        (lambda: Threat(1.0, unit="percent"), "unit must be one of .*'relative'.*got 'percent'"),
+        (lambda: Threat(-1.0), "epsilon must be finite and non-negative, got -1.0"),
+        (lambda: Threat(float("inf")), "epsilon must be finite and non-negative, got inf"),
+        (lambda: Threat(np.array([1.0, -2.0])), "epsilon must be finite and non-negative"),
+    ],
+)
+def test_errors_name_the_value(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

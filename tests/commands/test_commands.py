@@ -1,0 +1,351 @@
+"""The binaries as a user runs them, on a problem that takes seconds."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from configs import points, seismic
+from jitter_jax.commands.attack import attack_runs, load_run
+from jitter_jax.commands.compare import compare
+from jitter_jax.commands.reconstruct import reconstruct_file
+from jitter_jax.commands.train import train_and_evaluate
+from jitter_jax.train import METRICS_FILE, TIMING_FIELDS, read_metrics
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = (
+    "--config.train.num_steps=60",
+    "--config.train.checkpoint_every=20",
+    "--config.train.log_every=10",
+    "--config.train.validate_every=30",
+    "--config.unroll.num_iterations=3",
+    "--config.evaluate.attack.num_steps=3",
+    "--config.data.num_test=7",
+)
+
+
+def small_points(**train):
+    config = points.get_config()
+    config.unroll.num_iterations = 3
+    config.evaluate.attack.num_steps = 3
+    config.data.num_test = 7
+    config.train.update(
+        {"num_steps": 60, "checkpoint_every": 20, "log_every": 10, "validate_every": 30} | train
+    )
+    return config
+
+
+def small_sections():
+    config = seismic.get_config()
+    config.data.update({"shape": (24, 16), "num_train": 6, "num_validation": 2, "num_test": 3})
+    config.network.width = 4
+    config.unroll.num_iterations = 2
+    config.evaluate.attack.num_steps = 2
+    config.evaluate.num_draws = 2
+    config.train.update({"num_steps": 4, "batch_size": 2, "log_every": 2, "validate_every": 2})
+    return config
+
+
+def command(binary, *arguments, timeout=120):
+    return subprocess.run(
+        [sys.executable, str(ROOT / "bin" / binary), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        cwd=ROOT,
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """One run of each problem."""
+    folder = tmp_path_factory.mktemp("runs")
+    train_and_evaluate(small_points(), folder / "points", progress=False)
+    train_and_evaluate(small_sections(), folder / "sections", progress=False)
+    return folder
+
+
+def without_timing(workdir):
+    return [
+        {key: value for key, value in record.items() if key not in TIMING_FIELDS}
+        for record in read_metrics(workdir / METRICS_FILE)
+    ]
+
+
+def params_of(workdir):
+    return load_run(workdir).params
+
+
+def assert_same_params(a, b):
+    jax.tree.map(np.testing.assert_array_equal, params_of(a), params_of(b))
+
+
+def test_train_leaves_what_it_says(trained):
+    for run in ("points", "sections"):
+        names = {path.name for path in (trained / run).iterdir()}
+        expected = {"config.json", "metrics.jsonl", "checkpoints", "curves.png", "examples.png"}
+        assert names >= expected | {"evaluation.json"}
+        rows = json.loads((trained / run / "evaluation.json").read_text())["rows"]
+        assert [row["condition"] for row in rows][:3] == ["clean", "average case", "worst case"]
+        assert len(rows) == 5
+    assert list(rows[0]["metrics"]) == ["psnr", "ssim"]
+
+
+def test_training_lowers_the_validation_loss(tmp_path):
+    workdir = tmp_path / "run"
+    train_and_evaluate(small_points(num_steps=300), workdir, progress=False)
+    losses = [r["loss"] for r in read_metrics(workdir / METRICS_FILE) if r["split"] != "train"]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_stopped_run_goes_on_bit_for_bit(trained, tmp_path):
+    """SIGTERM in the middle of training, then the same command."""
+    workdir = tmp_path / "stopped"
+    arguments = ("--config=configs/points.py", f"--workdir={workdir}", "--progress=false", *SMALL)
+    slow = subprocess.Popen(
+        [sys.executable, str(ROOT / "bin/train"), *arguments, "--config.train.num_steps=60"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    deadline = time.monotonic() + 90
+    while not (workdir / METRICS_FILE).exists() and slow.poll() is None:
+        assert time.monotonic() < deadline, "training did not start"
+        time.sleep(0.005)
+    slow.send_signal(signal.SIGTERM)
+    output, _ = slow.communicate(timeout=90)
+    assert slow.returncode in (0, 128 + signal.SIGTERM), output
+    continued = command("train", *arguments)
+    assert continued.returncode == 0, continued.stderr
+    assert without_timing(workdir) == without_timing(trained / "points")
+    assert_same_params(workdir, trained / "points")
+
+
+def test_shorter_run_extended_equals_longer(trained, tmp_path):
+    workdir = tmp_path / "run"
+    train_and_evaluate(small_points(num_steps=30), workdir, progress=False)
+    train_and_evaluate(small_points(), workdir, progress=False)
+    assert_same_params(workdir, trained / "points")
+
+
+def test_attack_reports(trained, tmp_path):
+    report = attack_runs(
+        [trained / "sections"],
+        tmp_path,
+        overrides={"evaluate.threat.norm": "linf", "evaluate.threat.unit": "absolute"},
+        epsilons=[0.0, 0.02],
+        num_examples=2,
+        progress=False,
+    )
+    (run,) = report["runs"]
+    by_name = {row["condition"]: row for row in run["rows"]}
+    clean = by_name["clean"]["metrics"]["psnr"]["mean"]
+    assert by_name["worst case at 0"]["metrics"]["psnr"]["mean"] == pytest.approx(clean, abs=1e-4)
+    assert by_name["worst case at 0.02"]["metrics"]["psnr"]["mean"] < clean
+    definitions = run["definitions"]
+    assert definitions["threat"]["norm"] == "linf"
+    assert definitions["metrics"]["psnr"].keys() >= {"formula", "peak", "clamp", "channel", "unit"}
+    assert definitions["worst case"].keys() >= {"num_steps", "restarts", "step_size"}
+    assert definitions["seed"] == 0
+    assert json.loads((tmp_path / "attack.json").read_text()) == report
+    with (tmp_path / "attack.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == len(run["rows"])
+    assert float(lines[0]["psnr_mean"]) == pytest.approx(clean)
+    assert (tmp_path / "attack.png").stat().st_size > 1000
+
+
+def test_attack_command(trained, tmp_path):
+    done = command(
+        "attack",
+        f"--workdir={trained / 'points'}",
+        f"--output={tmp_path}",
+        "--num_examples=3",
+        "--epsilon=0.02",
+        "--attack=fgsm",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "worst case | 0.02" in done.stdout
+
+
+def test_compare(tmp_path):
+    config = small_points()
+    summary = compare(config, tmp_path, schemes=("mse", "spgd_jitter"), num_seeds=2, progress=False)
+    clean = summary["spgd_jitter"]["clean"]["risk"]
+    assert len(clean["values"]) == 2
+    assert clean["mean"] == pytest.approx(np.mean(clean["values"]))
+    gap = np.subtract(clean["values"], summary["mse"]["clean"]["risk"]["values"])
+    assert clean["difference"] == pytest.approx(gap.mean())
+    assert clean["standard_error"] == pytest.approx(gap.std(ddof=1) / np.sqrt(2))
+    config_of = json.loads((tmp_path / "spgd_jitter-1" / "config.json").read_text())
+    assert (config_of["seed"], config_of["scheme"]["name"]) == (1, "spgd_jitter")
+    before = (tmp_path / "mse-0" / "evaluation.json").stat().st_mtime_ns
+    again = compare(config, tmp_path, schemes=("mse", "spgd_jitter"), num_seeds=2, progress=False)
+    assert again == summary
+    assert (tmp_path / "mse-0" / "evaluation.json").stat().st_mtime_ns == before
+
+
+def test_reconstruct(trained, tmp_path):
+    section = np.random.default_rng(0).standard_normal((30, 20)).astype(np.float32)
+    np.save(tmp_path / "y.npy", section)
+    estimates = reconstruct_file(trained / "sections", tmp_path / "y.npy", tmp_path / "out")
+    assert estimates.shape == (1, 30, 20, 1)
+    np.savez(tmp_path / "y.npz", traces=3 * section.T, other=section)
+    scaled = reconstruct_file(
+        trained / "sections", tmp_path / "y.npz", tmp_path / "scaled", key="traces", transpose=True
+    )
+    np.testing.assert_allclose(scaled, 3 * estimates, rtol=1e-4, atol=1e-5)
+    stored = np.load(tmp_path / "scaled.npz", allow_pickle=False)["estimate"]
+    np.testing.assert_array_equal(stored, scaled)
+    with pytest.raises(ValueError, match="--key"):
+        reconstruct_file(trained / "sections", tmp_path / "y.npz", tmp_path / "out")
+
+
+def files(folder):
+    return {
+        path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
+
+
+def bad_file(folder):
+    """A user's file with a value that is not a number."""
+    signal = np.ones((4, 24, 16), np.float32)
+    signal[2, 3, 1] = np.nan
+    np.savez(folder / "bad.npz", signal=signal)
+    return folder / "bad.npz"
+
+
+BAD_TRAINING = {
+    "unknown flag": (["--no_such_flag=1"], "no_such_flag"),
+    "unknown field": (["--config.train.steps=5"], "steps"),
+    "stray argument": (["extra"], "extra"),
+    "missing config": (["--config=configs/none.py"], "none.py"),
+    "wrong type": (["--config.train.num_steps=many"], "num_steps"),
+    "zero iterations": (["--config.unroll.num_iterations=0"], "num_iterations must be at least 1"),
+    "negative epsilon": (["--config.evaluate.threat.epsilon=-1.0"], "epsilon"),
+    "negative jitter": (["--config.scheme.jitter.sigma=-0.1"], "sigma"),
+    "unknown scheme": (["--config.scheme.name=magic"], "magic"),
+    "unknown activation": (["--config.network.activation=magic"], "magic"),
+    "unknown metric": (["--config.metrics.names=('magic',)"], "magic"),
+    "unknown set": (["--config.data.out_of_distribution=('magic',)"], "magic"),
+    "large batch": (["--config.train.batch_size=201"], "batch_size=201"),
+    "missing file": (
+        [
+            "--config.data.kind=file",
+            "--config.data.train_file=none.npz",
+            "--config.data.test_file=none.npz",
+        ],
+        "none.npz",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_TRAINING)
+def test_bad_training_input(name, tmp_path):
+    arguments, message = BAD_TRAINING[name]
+    config = [] if name == "missing config" else ["--config=configs/points.py"]
+    done = command("train", *config, f"--workdir={tmp_path / 'run'}", *arguments)
+    assert done.returncode != 0
+    assert message in done.stderr + done.stdout
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_workdir():
+    done = command("train")
+    assert done.returncode != 0
+    assert "workdir" in done.stderr + done.stdout
+
+
+def test_file_with_nan(tmp_path):
+    path = bad_file(tmp_path)
+    done = command(
+        "train",
+        f"--workdir={tmp_path / 'run'}",
+        "--config.data.kind=file",
+        f"--config.data.train_file={path}",
+        f"--config.data.test_file={path}",
+    )
+    assert done.returncode == 1
+    assert "bad.npz" in done.stderr
+    assert "signal" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_other_config_does_not_touch_the_run(trained):
+    workdir = trained / "points"
+    before = files(workdir)
+    done = command(
+        "train",
+        "--config=configs/points.py",
+        f"--workdir={workdir}",
+        *SMALL,
+        "--config.network.width=8",
+    )
+    assert done.returncode == 1
+    assert "network.width: the run has 32, the config now says 8" in done.stderr
+    assert files(workdir) == before
+
+
+BAD_ATTACKS = {
+    "negative epsilon": (["--epsilon=-0.1"], "-0.1"),
+    "negative in curve": (["--epsilons=0.1,-2"], "-2"),
+    "not a number": (["--epsilons=much"], "much"),
+    "unknown norm": (["--norm=l3"], "l3"),
+    "unknown unit": (["--unit=furlong"], "furlong"),
+    "unknown space": (["--space=outer"], "outer"),
+    "unknown attack": (["--attack=magic"], "magic"),
+    "zero steps": (["--num_steps=0"], "num_steps must be at least 1"),
+    "zero restarts": (["--restarts=0"], "restarts must be at least 1"),
+    "zero examples": (["--num_examples=0"], "num_examples"),
+    "zero iterations": (["--num_iterations=0"], "num_iterations must be at least 1"),
+    "no memory": (["--memory_gb=0"], "budget"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_ATTACKS)
+def test_bad_attack_input(name, trained, tmp_path):
+    arguments, message = BAD_ATTACKS[name]
+    output = tmp_path / "out"
+    done = command("attack", f"--workdir={trained / 'points'}", f"--output={output}", *arguments)
+    assert done.returncode != 0
+    assert message in done.stderr + done.stdout
+    assert not output.exists()
+
+
+def test_attack_without_a_run(tmp_path):
+    done = command("attack", f"--workdir={tmp_path}")
+    assert done.returncode == 1
+    assert "config.json" in done.stderr
+
+
+def test_attack_on_a_truncated_checkpoint(trained, tmp_path):
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-r", str(trained / "points"), str(copy)], check=True)
+    for path in (copy / "checkpoints").rglob("*"):
+        if path.is_file() and path.stat().st_size > 64:
+            os.truncate(path, path.stat().st_size // 2)
+    done = command("attack", f"--workdir={copy}")
+    assert done.returncode == 1
+    assert "checkpoint" in done.stderr
+    assert str(copy) in done.stderr
+
+
+def test_config_that_does_not_fit_the_checkpoint(trained, tmp_path):
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-r", str(trained / "points"), str(copy)], check=True)
+    config = json.loads((copy / "config.json").read_text())
+    config["network"]["width"] = 8
+    (copy / "config.json").write_text(json.dumps(config))
+    done = command("attack", f"--workdir={copy}")
+    assert done.returncode == 1
+    assert "32" in done.stderr
+    assert "8" in done.stderr

@@ -1,0 +1,71 @@
+"""The learned steps: parameter counts, what is added to what, and what is refused."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import close, near, normal
+
+from jitter_jax.networks import MLP, DnCNN, SeismicCNN
+
+NETWORKS = {
+    "MLP": (MLP(3, 8), (5, 2)),
+    "DnCNN": (DnCNN(3, 8), (6, 7, 2)),
+    "SeismicCNN": (SeismicCNN(8), (6, 7, 2)),
+}
+
+
+def count(network, shape):
+    params = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros(shape))
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+@pytest.mark.parametrize(
+    ("network", "shape", "expected"),
+    [
+        (SeismicCNN(), (16, 16, 2), 19_587),
+        (DnCNN(8, 64), (16, 16, 2), 224_256),
+        # Dense layers 2-32, 32-32, 32-2 with their biases.
+        (MLP(3, 32), (2,), (2 * 32 + 32) + (32 * 32 + 32) + (32 * 2 + 2)),
+    ],
+)
+def test_parameter_counts(network, shape, expected):
+    assert count(network, shape) == expected
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_shape_dtype_and_dependence_on_the_key(name):
+    network, shape = NETWORKS[name]
+    x = normal(0, *shape)
+    one, same, other = (network.init(jax.random.key(seed), x) for seed in (0, 0, 1))
+    close(one, same)
+    y = jax.jit(network.apply)(one, x)
+    channels = 1 if name == "SeismicCNN" else shape[-1]
+    assert y.shape == (*shape[:-1], channels) and y.dtype == jnp.float32
+    assert float(jnp.abs(y - network.apply(other, x)).max()) > 0
+
+
+def test_dncnn_adds_its_last_input_channels():
+    x = normal(0, 6, 7, 3)
+    for out_channels in (None, 1):
+        with_skip = DnCNN(3, 8, out_channels=out_channels)
+        without = DnCNN(3, 8, out_channels=out_channels, residual=False)
+        params = with_skip.init(jax.random.key(0), x)
+        added = x if out_channels is None else x[..., 2:]
+        near(with_skip.apply(params, x) - without.apply(params, x), added, 1e-5)
+
+
+def test_seismic_weights_are_a_tenth_of_he_normal():
+    kernels = [
+        leaf
+        for leaf in jax.tree.leaves(SeismicCNN(64).init(jax.random.key(0), normal(0, 4, 4, 2)))
+        if leaf.shape == (3, 3, 64, 64)
+    ]
+    for kernel in kernels:
+        np.testing.assert_allclose(kernel.std(), np.sqrt(2 / (9 * 64)) / 10, rtol=0.02)
+    assert len(kernels) == 2
+
+
+def test_dncnn_needs_two_layers():
+    with pytest.raises(ValueError, match="depth must be at least 2, got 1"):
+        DnCNN(1).init(jax.random.key(0), jnp.zeros((4, 4, 1)))

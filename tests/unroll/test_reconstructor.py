@@ -1,0 +1,196 @@
+"""Reconstructors: parameters, step sizes, the start, and complex signals through real channels."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from helpers import TOLERANCE, close, equal, near, normal
+
+from jitter_jax.networks import DnCNN, SeismicCNN
+from jitter_jax.operators import convolution, dense
+from jitter_jax.unroll import (
+    from_channels,
+    gradient_descent,
+    jitter,
+    proximal_gradient,
+    step_size,
+    to_channels,
+    unrolled,
+)
+
+ETA = 0.1
+SHAPE = (6, 5, 1)
+
+
+class Pointwise(nn.Module):
+    """One linear map of the channels; it remembers nothing of its neighbours."""
+
+    out_channels: int
+
+    @nn.compact
+    def __call__(self, x):
+        return jnp.tanh(nn.Dense(self.out_channels)(x))
+
+
+def count(params):
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def shapes_of(reconstructor, operator, y):
+    return jax.eval_shape(reconstructor.init, jax.random.key(0), operator, y)
+
+
+@pytest.mark.parametrize(
+    ("network", "sees_measurement", "dtype", "expected"),
+    [
+        (SeismicCNN(), True, "float32", 19_587 + 1),
+        (DnCNN(8, 64), False, "complex64", 224_256 + 1),
+        (DnCNN(8, 64, out_channels=1), True, "float32", 223_680 + 1),
+    ],
+)
+def test_parameter_counts_of_the_published_networks(network, sees_measurement, dtype, expected):
+    reconstructor = unrolled(
+        gradient_descent, network, step_size.sigmoid(), sees_measurement=sees_measurement
+    )
+    params = shapes_of(reconstructor, convolution(), jnp.zeros((16, 16, 1), dtype))
+    assert count(params) == expected
+
+
+@pytest.mark.parametrize(
+    ("made", "init", "value"),
+    [
+        (step_size.exponential(), -1.0, 0.3679),
+        (step_size.sigmoid(), -1.0, 0.02689),
+        (step_size.exponential(0.5), 0.5, np.exp(0.5)),
+        (step_size.sigmoid(0.0, scale=3.0), 0.0, 1.5),
+    ],
+)
+def test_learned_step_sizes(made, init, value):
+    assert made.init == init
+    np.testing.assert_allclose(made.value(jnp.float32(init)), value, rtol=2e-4)  # printed digits
+    slope = jax.grad(made.value)(jnp.float32(init))
+    assert slope > 0
+
+
+def test_fixed_step_size_is_no_parameter():
+    reconstructor = unrolled(gradient_descent, Pointwise(1), step_size.fixed(0.3))
+    assert set(shapes_of(reconstructor, convolution(), jnp.ones(SHAPE))) == {"network"}
+    assert step_size.fixed(0.3).value(None) == jnp.float32(0.3)
+    learned = unrolled(gradient_descent, Pointwise(1), step_size.exponential())
+    params = learned.init(jax.random.key(0), convolution(), jnp.ones(SHAPE))
+    assert set(params) == {"network", "step_size"} and params["step_size"] == -1
+
+
+def loop(method, f, eta, operator, y, start, num_iterations):
+    """The two unrolls, written again."""
+    x = start
+    for _ in range(num_iterations):
+        gradient = operator.adjoint(operator.forward(x) - y)
+        x = x - eta * (gradient + f(x)) if method is gradient_descent else f(x - eta * gradient)
+    return x
+
+
+@pytest.mark.parametrize("method", [gradient_descent, proximal_gradient])
+@pytest.mark.parametrize("sees_measurement", [False, True])
+@pytest.mark.parametrize("start", ["adjoint", "measurement"])
+@pytest.mark.parametrize("dtype", ["float32", "complex64"])
+def test_apply_equals_a_loop_at_any_number_of_iterations(method, sees_measurement, start, dtype):
+    network = Pointwise(2 if dtype == "complex64" else 1)
+    operator, y = convolution(normal(0, 4, dtype=dtype) / 2), normal(1, *SHAPE, dtype=dtype)
+    reconstructor = unrolled(
+        method,
+        network,
+        step_size.exponential(np.log(ETA)),
+        num_iterations=3,
+        start=start,
+        sees_measurement=sees_measurement,
+    )
+    params = reconstructor.init(jax.random.key(0), operator, y)
+
+    def learned(x):
+        parts = [y, x] if sees_measurement else [x]
+        # First y then x, of each all real parts before all imaginary parts.
+        real = [
+            p for part in parts for p in ([part.real, part.imag] if network_is_wide else [part])
+        ]
+        out = network.apply(params["network"], jnp.concatenate(real, -1))
+        return out[..., :1] + 1j * out[..., 1:] if network_is_wide else out
+
+    network_is_wide = dtype == "complex64"
+    x_0 = operator.adjoint(y) if start == "adjoint" else y
+    run = jax.jit(reconstructor.apply, static_argnames="num_iterations")
+    for number in (None, 5):
+        expected = loop(method, learned, jnp.float32(ETA), operator, y, x_0, number or 3)
+        close(run(params, operator, y, num_iterations=number), expected)
+
+
+def test_key_jitter_and_trajectory_reach_the_method():
+    operator, y = convolution(), normal(1, *SHAPE)
+    reconstructor = unrolled(
+        gradient_descent, Pointwise(1), step_size.fixed(0.1), num_iterations=4, start="measurement"
+    )
+    params = reconstructor.init(jax.random.key(0), operator, y)
+    clean = reconstructor.apply(params, operator, y, return_trajectory=True)
+    assert clean.shape == (5, *SHAPE)
+    equal(clean[0], y)
+    noisy = reconstructor.apply(
+        params,
+        operator,
+        y,
+        key=jax.random.key(1),
+        jitter=lambda key, x, k, total: jnp.full_like(x, k + 10 * total),
+        return_trajectory=True,
+    )
+    near(clean[1] - noisy[1], np.full(SHAPE, 0.1 * 40), 10 * TOLERANCE["float32"])  # cancellation
+    with pytest.raises(ValueError, match="key came without jitter"):
+        reconstructor.apply(params, operator, y, key=jax.random.key(0))
+    with pytest.raises(ValueError, match="4 iterations"):
+        draw = jitter.absolute(np.ones(3))
+        reconstructor.apply(params, operator, y, key=jax.random.key(0), jitter=draw)
+
+
+def test_step_size_is_learned():
+    operator, y = dense(normal(0, 3, 6) / 3), normal(1, 3, 1)
+    reconstructor = unrolled(gradient_descent, Pointwise(1), step_size.sigmoid())
+    params = reconstructor.init(jax.random.key(0), operator, y)
+    gradient = jax.grad(lambda p: jnp.sum(reconstructor.apply(p, operator, y) ** 2))(params)
+    assert all(float(jnp.abs(leaf).max()) > 0 for leaf in jax.tree.leaves(gradient))
+
+
+def test_channels_of_complex_signals():
+    z = normal(0, 3, 2, dtype="complex64")
+    channels = to_channels(z)
+    equal(channels, jnp.stack([z[:, 0].real, z[:, 1].real, z[:, 0].imag, z[:, 1].imag], -1))
+    equal(from_channels(channels, like=z), z)
+    x = normal(0, 3, 2)
+    assert to_channels(x) is x and from_channels(x, like=x) is x
+
+
+def test_reconstruction_of_a_batch_by_vmap():
+    operator, ys = convolution(), normal(1, 3, *SHAPE)
+    reconstructor = unrolled(proximal_gradient, Pointwise(1), step_size.fixed(0.1))
+    params = reconstructor.init(jax.random.key(0), operator, ys[0])
+    run = jax.jit(lambda y: reconstructor.apply(params, operator, y))
+    close(jax.vmap(run)(ys), jnp.stack([run(y) for y in ys]))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: unrolled(gradient_descent, Pointwise(1), step_size.fixed(1), num_iterations=0),
+            "num_iterations must be at least 1, got 0",
+        ),
+        (
+            lambda: unrolled(gradient_descent, Pointwise(1), step_size.fixed(1), start="zero"),
+            "start must be 'adjoint' or 'measurement', got 'zero'",
+        ),
+        (lambda: step_size.fixed(0.0), "step_size must be positive, got 0.0"),
+        (lambda: step_size.fixed(float("nan")), "step_size must be positive, got nan"),
+        (lambda: step_size.sigmoid(scale=-1.0), "scale must be positive, got -1.0"),
+    ],
+)
+def test_errors_name_the_value(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
