@@ -19,6 +19,8 @@ def get_config() -> ConfigDict:
     config.operator.name = "identity"
     config.network.name = "mlp"
     config.network.depth = 3
+    config.network.width = 32
+    config.network.out_channels = 2
     config.unroll.sees_measurement = False  # as in the paper; True is f(y, x)
     config.unroll.step_size.name = "exponential"
 

@@ -11,8 +11,8 @@ def get_config() -> ConfigDict:
     config.data = ConfigDict()
     config.data.kind = "generated"  # generated, wells, file, points
     config.data.seed = 0  # of sections and measurement noise
-    config.data.shape = (64, 64)  # (time, traces)
-    config.data.num_train = 512
+    config.data.shape = (64, 32)  # (time, traces)
+    config.data.num_train = 400
     config.data.num_validation = 16
     config.data.num_test = 32
     config.data.out_of_distribution = ("small_layer", "large_layer")
@@ -33,10 +33,10 @@ def get_config() -> ConfigDict:
 
     config.network = ConfigDict()
     config.network.name = "seismic_cnn"  # seismic_cnn, dncnn, mlp
-    config.network.width = 32
+    config.network.width = 16  # 32 in the public code
     config.network.depth = 5  # dncnn, mlp
     config.network.num_groups = 4  # seismic_cnn, dncnn
-    config.network.out_channels = 1  # dncnn
+    config.network.out_channels = 1  # dncnn, mlp
     config.network.activation = "relu"  # smooth ones: gelu, silu, softplus, tanh
 
     config.unroll = ConfigDict()
@@ -65,11 +65,11 @@ def get_config() -> ConfigDict:
     config.scheme.input_jitter.krainovic.epsilon = 1.0
     config.scheme.input_jitter.krainovic.noise_std = 0.01
     config.scheme.input_jitter.krainovic.signal_energy = 10.0
-    config.scheme.input_jitter.krainovic.measurement_size = 64 * 64
-    config.scheme.input_jitter.krainovic.signal_dimension = 64 * 64
+    config.scheme.input_jitter.krainovic.measurement_size = 64 * 32
+    config.scheme.input_jitter.krainovic.signal_dimension = 64 * 32
     config.scheme.adversarial = ConfigDict()
     config.scheme.adversarial.threat = threat()
-    config.scheme.adversarial.attack = pgd(num_steps=5)
+    config.scheme.adversarial.attack = pgd(num_steps=3)
 
     config.optimizer = ConfigDict()
     config.optimizer.name = "adam"
@@ -80,8 +80,8 @@ def get_config() -> ConfigDict:
     config.optimizer.weight_decay = 0.0
 
     config.train = ConfigDict()
-    config.train.batch_size = 8
-    config.train.num_steps = 600
+    config.train.batch_size = 4
+    config.train.num_steps = 400
     config.train.average_decay = 0.0  # of averaged weights; 0 keeps none
     config.train.log_every = 20
     config.train.validate_every = 100
@@ -97,6 +97,7 @@ def get_config() -> ConfigDict:
     config.evaluate.threat = threat()
     config.evaluate.attack = pgd(num_steps=20)
     config.evaluate.num_draws = 8  # random perturbations of a signal in the average case
+    config.evaluate.on_sphere = False  # draw them from the surface of the ball
     config.evaluate.memory_gb = 4.0  # for the signals that are attacked at once
     return config
 

@@ -130,7 +130,7 @@ def make_network(config: Config) -> unroll.Network:
     """Return the Linen module that `config.network` describes."""
     act = activation(config.activation)
     if config.name == "mlp":
-        return networks.MLP(config.depth, config.width, activation=act)
+        return networks.MLP(config.depth, config.width, config.out_channels, activation=act)
     if config.name == "seismic_cnn":
         return networks.SeismicCNN(config.width, config.num_groups, activation=act)
     if config.name == "dncnn":

@@ -33,9 +33,12 @@ Attack = Callable[[Objective, Array, Array], tuple[Array, AttackInfo]]
 def value_and_ascent(objective: Objective, delta: Array) -> tuple[Array, Array]:
     """Returns the objective and the direction of its steepest ascent.
 
-    For complex `delta` JAX's gradient is the conjugate of that direction.
+    For complex `delta` JAX's gradient is the conjugate of that direction. Entries of the gradient
+    that are not finite count as zero.
     """
     value, gradient = jax.value_and_grad(objective)(delta)
+    # A step along not-a-number would leave the ball; a norm has such a derivative at zero.
+    gradient = jnp.where(jnp.isfinite(gradient), gradient, 0)
     return value, gradient.conj() if jnp.iscomplexobj(gradient) else gradient
 
 

@@ -75,7 +75,7 @@ def attack_runs(
     Args:
         workdirs: folders of runs that measure the same signals.
         output: folder for the results.
-        overrides: fields under `evaluate` that differ from the runs' configs, by dotted name.
+        overrides: fields that differ from the runs' configs, by dotted name.
         epsilons: more sizes of the threat, for a curve.
         num_examples: signals of each set, from its first; all if None.
         num_iterations: K of the reconstructions; that of each run if None.

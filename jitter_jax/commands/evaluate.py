@@ -88,6 +88,7 @@ def evaluate(
         experiment.metrics,
         make_attack(config.attack, where="evaluate"),
         num_draws=config.num_draws,
+        on_sphere=config.on_sphere,
         num_iterations=num_iterations,
     )
     rows, results = evaluate_conditions(
@@ -109,7 +110,7 @@ def evaluate(
         "worst case": config.attack.to_dict() | {"objective": "mean |H(y + delta) - x|^2"},
         "average case": {
             "draws": config.num_draws,
-            "distribution": "uniform in the ball",
+            "distribution": f"uniform {'on the surface of' if config.on_sphere else 'in'} the ball",
             "metrics": "mean over the draws",
         },
         "num_iterations": unrolls if num_iterations is None else num_iterations,

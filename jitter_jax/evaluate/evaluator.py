@@ -116,7 +116,12 @@ def run_evaluator(
 
     Returns:
         `Evaluated` of NumPy arrays, in the order of the signals.
+
+    Raises:
+        ValueError: `chunk` is below 1.
     """
+    if chunk < 1:
+        raise ValueError(f"chunk={chunk} is not accepted: at least 1 is expected")
     parts = []
     for start in progress(range(0, len(signals), chunk)):
         # The last chunk is filled up with its own first signal: one compiled shape serves all.

@@ -35,7 +35,7 @@ def panels_figure(
 
     height, width = np.shape(rows[0][0].values)[:2]
     size = 2.4
-    panel_height = size * float(np.clip(height / width, 0.4, 2.5))
+    panel_height = size * float(np.clip(height / width, 0.4, 1.5))
     figure = Figure(figsize=(size * len(rows[0]) + 0.4, (panel_height + 0.35) * len(rows) + 0.1))
     grid = figure.subplots(len(rows), len(rows[0]), squeeze=False)
     for number, (axes_row, panels) in enumerate(zip(grid, rows, strict=True)):

@@ -3,6 +3,7 @@
 import csv
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,6 +75,7 @@ def make_evaluators(
     worst: Callable[[Ball], Attack],
     *,
     num_draws: int,
+    on_sphere: bool = False,
     num_iterations: int | None = None,
 ) -> Evaluators:
     """Return the evaluations without attack, in the average case and in the worst case.
@@ -83,6 +85,7 @@ def make_evaluators(
         metrics: what is measured.
         worst: the search for the worst perturbation.
         num_draws: random perturbations of each signal, averaged, in the average case.
+        on_sphere: draw them from the surface of the ball instead of the whole of it.
         num_iterations: K of the reconstruction; the reconstructor's own if None.
     """
     if num_draws < 1:
@@ -91,7 +94,11 @@ def make_evaluators(
         tuple(metrics),
         make_evaluator(reconstructor, metrics, None, num_iterations=num_iterations),
         make_evaluator(
-            reconstructor, metrics, random, num_draws=num_draws, num_iterations=num_iterations
+            reconstructor,
+            metrics,
+            partial(random, on_sphere=on_sphere),
+            num_draws=num_draws,
+            num_iterations=num_iterations,
         ),
         make_evaluator(reconstructor, metrics, worst, num_iterations=num_iterations),
     )
@@ -153,13 +160,18 @@ def evaluate_conditions(
                 "metrics": {
                     name: {
                         "mean": _finite(result.metrics[name].mean()),
-                        "std": _finite(result.metrics[name].std()),
+                        "std": _deviation(result.metrics[name]),
                     }
                     for name in evaluators.metrics
                 },
             }
         )
     return rows, results
+
+
+def _deviation(values: np.ndarray) -> float | None:
+    # NumPy warns when it subtracts infinities, such as the PSNR of a perfect reconstruction.
+    return float(values.std()) if np.isfinite(values).all() else None
 
 
 def _finite(value: float) -> float | None:

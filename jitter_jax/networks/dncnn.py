@@ -1,12 +1,13 @@
 """DnCNN, the learned step for images."""
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 from flax import linen as nn
 
 from jitter_jax.networks.initializers import uniform_kernel
-from jitter_jax.networks.layers import Conv, GroupNorm
+from jitter_jax.networks.layers import Conv, Differentiation, GroupNorm
 
 Array = jax.Array
 
@@ -27,6 +28,8 @@ class DnCNN(nn.Module):
             also sees the measurement.
         residual: whether the input is added.
         activation: elementwise function; the published one is `nn.relu`.
+        differentiation: `"reverse"` is fast on CPU and allows reverse mode of any order;
+            `"plain"` also allows `jax.jvp` and `jax.jacfwd`.
 
     Source: Zhang et al. (2017), in the form of `DnCNN` in the public code of Guan and Davenport
     (2024), which adds the input instead of subtracting from it.
@@ -38,6 +41,7 @@ class DnCNN(nn.Module):
     out_channels: int | None = None
     residual: bool = True
     activation: Callable[[Array], Array] = nn.relu
+    differentiation: Differentiation = "reverse"
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -46,9 +50,13 @@ class DnCNN(nn.Module):
             raise ValueError(f"depth must be at least 2, got {self.depth}")
         out_channels = x.shape[-1] if self.out_channels is None else self.out_channels
         skip = x[..., -out_channels:]
+        convolution = partial(
+            Conv, use_bias=False, kernel_init=uniform_kernel, differentiation=self.differentiation
+        )
         for layer in range(self.depth - 1):
-            x = Conv(self.width, 3, use_bias=False, kernel_init=uniform_kernel)(x)
-            x = GroupNorm(self.num_groups)(x) if layer > 0 else x
+            x = convolution(self.width)(x)
+            if layer > 0:
+                x = GroupNorm(self.num_groups, differentiation=self.differentiation)(x)
             x = self.activation(x)
-        x = Conv(out_channels, 3, use_bias=False, kernel_init=uniform_kernel)(x)
+        x = convolution(out_channels)(x)
         return x + skip if self.residual else x

@@ -11,13 +11,14 @@ Array = jax.Array
 
 
 class MLP(nn.Module):
-    """Fully connected network from a vector to a vector of the same length.
+    """Fully connected network from a vector to a vector.
 
     `num_layers` dense layers with `width` hidden features and the activation between them.
 
     Attributes:
         num_layers: number of dense layers, at least 1.
         width: hidden features.
+        out_features: length of the result; that of the input if None.
         activation: elementwise function. The theory of SGD jittering asks for a twice
             differentiable network: `nn.gelu`, `nn.silu`, `nn.softplus` and `jnp.tanh` are,
             `nn.relu` is not.
@@ -25,12 +26,13 @@ class MLP(nn.Module):
 
     num_layers: int = 3
     width: int = 32
+    out_features: int | None = None
     activation: Callable[[Array], Array] = nn.relu
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """Maps `(..., n)` to `(..., n)`."""
-        features = x.shape[-1]
+        """Maps `(..., n)` to `(..., out_features)`."""
+        features = x.shape[-1] if self.out_features is None else self.out_features
         for layer in range(self.num_layers):
             width = features if layer == self.num_layers - 1 else self.width
             bias_init = uniform_bias(x.shape[-1])

@@ -6,7 +6,7 @@ import jax
 from flax import linen as nn
 
 from jitter_jax.networks.initializers import uniform_bias
-from jitter_jax.networks.layers import Conv, GroupNorm
+from jitter_jax.networks.layers import Conv, Differentiation, GroupNorm
 
 Array = jax.Array
 
@@ -23,6 +23,8 @@ class SeismicCNN(nn.Module):
         num_groups: groups of GroupNorm; divides `width`.
         out_channels: channels of the result.
         activation: elementwise function; the published one is `nn.relu`.
+        differentiation: `"reverse"` is fast on CPU and allows reverse mode of any order;
+            `"plain"` also allows `jax.jvp` and `jax.jacfwd`.
 
     Source: `single_layer` in the public code of Guan and Davenport (2024), weights drawn from a
     tenth of He's normal distribution (fan out). The paper itself speaks of a five-layer DnCNN with
@@ -33,13 +35,14 @@ class SeismicCNN(nn.Module):
     num_groups: int = 4
     out_channels: int = 1
     activation: Callable[[Array], Array] = nn.relu
+    differentiation: Differentiation = "reverse"
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Maps `(height, width, channels)` to `(height, width, out_channels)`."""
         for _ in range(3):
             x = self._convolution(x, self.width, 3)
-            x = self.activation(GroupNorm(self.num_groups)(x))
+            x = self.activation(GroupNorm(self.num_groups, differentiation=self.differentiation)(x))
         x = self._convolution(x, self.out_channels, 3)
         return self._convolution(x, self.out_channels, 1)
 
@@ -47,6 +50,7 @@ class SeismicCNN(nn.Module):
         return Conv(
             features,
             kernel_size,
+            differentiation=self.differentiation,
             # He's gain squared is 2; the public code divides the drawn weights by 10.
             kernel_init=nn.initializers.variance_scaling(0.02, "fan_out", "normal"),
             bias_init=uniform_bias(kernel_size**2 * x.shape[-1]),

@@ -1,5 +1,7 @@
 """Every attack: inside its ball, never weaker than clean, exact where the answer is known."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,7 +26,6 @@ NORMS = ("l2", "linf")
 DTYPES = ("float32", "complex64")
 RADIUS = 0.7
 SHAPE = (4, 2)
-every_attack = pytest.mark.parametrize("name", ATTACKS)
 every_norm = pytest.mark.parametrize("norm", NORMS)
 real_and_complex = pytest.mark.parametrize("dtype", DTYPES)
 
@@ -59,32 +60,58 @@ def run(attack, objective, like, seed=0):
     return go(jax.random.key(seed))
 
 
-@every_attack
-@every_norm
-@real_and_complex
-def test_inside_the_ball_and_honest_about_its_value(name, norm, dtype):
-    objective, y = problem(dtype)
-    delta, info = run(ATTACKS[name](ball(norm)), objective, y)
-    assert delta.shape == y.shape and delta.dtype == y.dtype
-    assert 0 < size(norm, delta) <= RADIUS * (1 + TOLERANCE["float32"])
-    near(info.clean, objective(jnp.zeros_like(y)), TOLERANCE["float32"])
-    near(info.value, objective(delta), TOLERANCE["float32"])
-    if name in NEVER_WEAKER:
-        assert info.value == max(info.clean, np.max(info.history))
-    if name == "last pgd":
-        assert info.value == info.history[-1, -1]
-    assert info.history.shape == {"pgd with restarts": (3, 4)}.get(
-        name, (1, 6) if "pgd" in name else (2,)
+def attacked(name, norm, gain, radius, x, y, key):
+    """One signal under one attack; `gain` scales the objective."""
+    error = reconstruction_error(network, dense(jnp.eye(SHAPE[0])), x, y)
+    return ATTACKS[name](Ball(radius, norm))(
+        lambda delta: gain * error(delta), jnp.zeros_like(y), key
     )
 
 
-@every_attack
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        *((name, "float32") for name in ATTACKS),
+        *((name, "complex64") for name in list(ATTACKS)[:4]),
+    ],
+)
 @every_norm
-def test_radius_zero_changes_nothing(name, norm):
-    objective, y = problem("float32")
-    delta, info = run(ATTACKS[name](ball(norm, 0.0)), objective, y)
-    equal(delta, jnp.zeros_like(y))
-    assert info.value == info.clean
+def test_inside_the_ball_and_honest_about_its_value(name, norm, dtype):
+    # A usual problem, another size, no size at all, no gradient at all.
+    gains, radii = jnp.array([1.0, 1.0, 1.0, 0.0]), jnp.array([0.7, 0.1, 0.0, 0.7])
+    xs, ys = normal(0, 4, *SHAPE, dtype=dtype), normal(1, 4, *SHAPE, dtype=dtype)
+    keys = lambda: jax.random.split(jax.random.key(0), 4)
+    one = functools.partial(attacked, name, norm)
+    deltas, infos = jax.jit(jax.vmap(one))(gains, radii, xs, ys, keys())
+    assert deltas.shape == ys.shape and deltas.dtype == ys.dtype
+    sizes = np.array([size(norm, delta) for delta in deltas])
+    assert (sizes <= radii * (1 + TOLERANCE["float32"])).all() and (sizes[:2] > 0).all()
+    for gain, x, y, delta, info in zip(
+        gains,
+        xs,
+        ys,
+        deltas,
+        (jax.tree.map(lambda a, i=i: a[i], infos) for i in range(4)),
+        strict=True,
+    ):
+        error = reconstruction_error(network, dense(jnp.eye(SHAPE[0])), x, y)
+        near(info.clean, gain * error(jnp.zeros_like(y)), TOLERANCE["float32"])
+        near(info.value, gain * error(delta), TOLERANCE["float32"])
+        if name in NEVER_WEAKER:
+            assert info.value >= info.clean and info.value == max(info.clean, info.history.max())
+        if name == "last pgd":
+            assert info.value == info.history[-1, -1]
+    points = {"pgd with restarts": (3, 4)}.get(name, (1, 6) if "pgd" in name else (2,))
+    assert infos.history.shape == (4, *points)
+    assert infos.value[2] == infos.clean[2] and infos.value[3] == infos.clean[3] == 0
+    if name == "fgsm":
+        equal(deltas[3], jnp.zeros_like(ys[3]))  # no gradient, no step
+    if dtype == "float32":
+        parts = zip(gains, radii, xs, ys, keys(), strict=True)
+        single = jax.jit(one)
+        looped = jax.tree.map(lambda *a: jnp.stack(a), *(single(*part) for part in parts))
+        # Steps repeat rounding errors: values agree better than the points do.
+        close((deltas, infos), looped, loosen=10)
 
 
 @pytest.mark.parametrize("name", NEVER_WEAKER)
@@ -100,15 +127,18 @@ def test_never_weaker_than_clean_at_a_maximum(name, norm):
 @every_norm
 def test_more_steps_and_more_restarts_are_never_weaker(norm):
     objective, y = problem("float32")
+
     # Steps this long jump about, so that the last point is often not the best.
-    values = lambda **options: [
-        float(run(pgd(ball(norm), step_size=1.3, **options), objective, y, seed)[1].value)
-        for seed in range(2)
-    ]
-    by_steps = np.array([values(num_steps=n) for n in (1, 2, 6)])
-    assert (np.diff(by_steps, axis=0) >= 0).all() and (by_steps[-1] > by_steps[0]).any()
-    by_restarts = np.array([values(num_steps=2, restarts=n) for n in (1, 2, 5)])
-    assert (np.diff(by_restarts, axis=0) >= 0).all() and (by_restarts[-1] > by_restarts[0]).any()
+    def values(**options):
+        attack = pgd(ball(norm), step_size=1.3, **options)
+        value = lambda key: attack(objective, jnp.zeros_like(y), key)[1].value
+        return np.asarray(jax.jit(jax.vmap(value))(jax.random.split(jax.random.key(0), 20)))
+
+    for weak, strong in [
+        (values(num_steps=1), values(num_steps=6)),
+        (values(num_steps=2), values(num_steps=2, restarts=4)),
+    ]:
+        assert (strong >= weak).all() and (strong > weak).any()
 
 
 @every_norm
@@ -117,8 +147,7 @@ def test_order_of_strength(norm, dtype):
     objective, y = problem(dtype)
     value = lambda attack: float(run(attack, objective, y)[1].value)
     strong, one_step = value(pgd(ball(norm), num_steps=40, restarts=2)), value(fgsm(ball(norm)))
-    average = np.mean([run(random(ball(norm)), objective, y, i)[1].value for i in range(2)])
-    assert strong >= one_step > average
+    assert strong >= one_step > value(random(ball(norm)))
 
 
 def linear_problem(matrix, y):
@@ -167,18 +196,6 @@ def test_fgsm_is_exact_on_a_linear_objective(norm, dtype):
         near(delta, RADIUS * np.asarray(slope) / size("l2", slope), TOLERANCE["float32"])
 
 
-@every_attack
-@every_norm
-@real_and_complex
-def test_constant_objective_is_safe(name, norm, dtype):
-    objective = lambda delta: 3.0 + 0.0 * jnp.sum(jnp.real(delta))
-    delta, info = run(ATTACKS[name](ball(norm)), objective, jnp.zeros(SHAPE, dtype))
-    assert np.isfinite(delta).all() and size(norm, delta) <= RADIUS * (1 + TOLERANCE["float32"])
-    assert info.value == info.clean == 3
-    if name == "fgsm":
-        equal(delta, jnp.zeros(SHAPE, dtype))
-
-
 @every_norm
 @real_and_complex
 @pytest.mark.parametrize("scale", [1e-25, 1e-36, 1e25])
@@ -206,7 +223,7 @@ def test_an_objective_that_breaks_counts_as_the_strongest(norm, random_start):
     assert size(norm, delta) <= RADIUS * (1 + TOLERANCE["float32"])
 
 
-@every_attack
+@pytest.mark.parametrize("name", ["fgsm", "pgd from the start"])
 @every_norm
 def test_a_gradient_that_breaks_leaves_the_perturbation_finite(name, norm):
     # The norm has no derivative at zero; JAX gives not-a-number.
@@ -215,34 +232,14 @@ def test_a_gradient_that_breaks_leaves_the_perturbation_finite(name, norm):
     assert np.isfinite(delta).all() and np.isfinite(info.value)
 
 
-@every_attack
-@every_norm
-def test_vmap_equals_loop(name, norm):
-    threat = Threat(0.3, norm=norm, unit="relative")
-    xs, ys = normal(0, 3, *SHAPE), normal(1, 3, *SHAPE) * jnp.array([1.0, 5.0, 0.2])[:, None, None]
-    keys = lambda: jax.random.split(jax.random.key(0), 3)
-
-    def one(x, y, key):
-        objective = reconstruction_error(network, dense(jnp.eye(SHAPE[0])), x, y)
-        return ATTACKS[name](threat.ball(y))(objective, jnp.zeros_like(y), key)
-
-    batched = jax.jit(jax.vmap(one))(xs, ys, keys())
-    single = jax.jit(one)
-    looped = [single(*parts) for parts in zip(xs, ys, keys(), strict=True)]
-    # Ascent can part ways at rounding: values agree more closely than the points do.
-    close(batched, jax.tree.map(lambda *parts: jnp.stack(parts), *looped), loosen=10)
-
-
 def test_one_compilation_for_all_sizes():
-    _, y = problem("float32")
-
     def attacked(threat, key):
         objective, y = problem("float32")
         return pgd(threat.ball(y), num_steps=3)(objective, jnp.zeros_like(y), key)[1].value
 
     function, traces = counted(attacked)
     compiled = jax.jit(function)
-    values = [compiled(Threat(epsilon), jax.random.key(0)) for epsilon in (0.0, 0.1, 1.0, 10.0)]
+    values = [compiled(Threat(epsilon), jax.random.key(0)) for epsilon in (0.0, 0.1, 1.0)]
     assert len(traces) == 1
     assert (np.diff(values) > 0).all()
 

@@ -1,0 +1,214 @@
+"""The published networks in PyTorch, for `bin/bench` to time beside the library.
+
+Written from the mathematics, eager, in PyTorch's own layout ``(batch, channels, height, width)``.
+Of the package's modules only `bench` knows this one, and only where PyTorch is installed.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch  # type: ignore[import-not-found,unused-ignore]
+from torch import nn  # type: ignore[import-not-found,unused-ignore]
+
+Config = Mapping[str, Any]
+
+
+class Peer(NamedTuple):
+    """A problem in PyTorch.
+
+    Attributes:
+        model: the reconstruction, `(y, sigma) -> x`; `sigma` is the jitter's level or None.
+        signal: truths, `(batch, channels, height, width)`.
+        measurement: their measurements.
+    """
+
+    model: nn.Module
+    signal: torch.Tensor
+    measurement: torch.Tensor
+
+
+def seismic_cnn(channels: int, width: int, num_groups: int) -> nn.Sequential:
+    """Return `channels -> width -> width -> width -> 1` by 3x3, then 1x1, with biases."""
+    layers: list[nn.Module] = []
+    for inputs in (channels, width, width):
+        layers += [
+            nn.Conv2d(inputs, width, 3, padding=1),
+            nn.GroupNorm(num_groups, width),
+            nn.ReLU(),
+        ]
+    return nn.Sequential(*layers, nn.Conv2d(width, 1, 3, padding=1), nn.Conv2d(1, 1, 1))
+
+
+class GradientUnroll(nn.Module):
+    """`x <- x - eta (A^T (A x - y) + f(y, x) + w)`, K times from `x = y`.
+
+    `eta = scale * sigmoid(p)`; `w` is normal, of standard deviation `sigma max |g|` with
+    `g = x - eta A^T (A x - y)`, the maximum over each signal by itself and without a gradient.
+
+    Args:
+        network: f, of `y` and `x` as two channels.
+        matrix: A, `(height, height)`, which acts along the height.
+        num_iterations: K.
+        init: first value of p.
+        scale: bound of eta.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        matrix: torch.Tensor,
+        num_iterations: int,
+        *,
+        init: float = -1.0,
+        scale: float = 0.1,
+    ):
+        super().__init__()
+        self.network = network
+        self.register_buffer("matrix", matrix)
+        self.num_iterations = num_iterations
+        self.parameter = nn.Parameter(torch.tensor(float(init)))
+        self.scale = scale
+
+    def forward(self, y: torch.Tensor, sigma: float | None = None) -> torch.Tensor:
+        """Reconstruct `(batch, 1, height, width)`."""
+        eta = self.scale * torch.sigmoid(self.parameter)
+        x = y
+        for _ in range(self.num_iterations):
+            gradient = self.matrix.T @ (self.matrix @ x - y)
+            total = gradient + self.network(torch.cat([y, x], dim=1))
+            if sigma is not None:
+                level = sigma * (x - eta * gradient).detach().abs().amax((1, 2, 3), keepdim=True)
+                total = total + level * torch.randn_like(x)
+            x = x - eta * total
+        return x
+
+
+def convolution_matrix(num_points: int, width: float, length: int) -> torch.Tensor:
+    """Return the matrix of the `same` convolution with a Ricker wavelet."""
+    time = (np.arange(num_points) - (num_points - 1) / 2) / width
+    wavelet = (1 - time**2) * np.exp(-(time**2) / 2)
+    wavelet = wavelet / wavelet.max()
+    matrix = np.zeros((length, length), np.float32)
+    for tap, value in enumerate(wavelet):
+        matrix += value * np.eye(length, k=(num_points - 1) // 2 - tap, dtype=np.float32)
+    return torch.from_numpy(matrix)
+
+
+def seismic(config: Config) -> Peer:
+    """Return the seismic problem.
+
+    Args:
+        config: as `configs/seismic.py` returns, as plain values.
+
+    Raises:
+        ValueError: the config asks for what is not written here.
+    """
+    network, unroll, operator = config["network"], config["unroll"], config["operator"]
+    _check(config, "network", name="seismic_cnn", activation="relu")
+    _check(config, "unroll", method="gradient", start="measurement", sees_measurement=True)
+    _check(config, "operator", name="convolution")
+    if unroll["step_size"]["name"] != "sigmoid":
+        raise ValueError("the PyTorch peer has unroll.step_size.name='sigmoid' alone")
+    height, width = config["data"]["shape"]
+    matrix = convolution_matrix(operator["wavelet_points"], operator["wavelet_width"], height)
+    model = GradientUnroll(
+        seismic_cnn(2, network["width"], network["num_groups"]),
+        matrix,
+        unroll["num_iterations"],
+        init=unroll["step_size"]["init"],
+        scale=unroll["step_size"]["scale"],
+    )
+    for layer in model.network:
+        if isinstance(layer, nn.Conv2d):  # a tenth of He's normal distribution, fan out
+            fan_out = layer.weight.shape[0] * layer.weight[0, 0].numel()
+            nn.init.normal_(layer.weight, std=0.1 * (2 / fan_out) ** 0.5)
+    shape = (config["train"]["batch_size"], 1, height, width)
+    spikes = torch.randn(shape) * (torch.rand(shape) < 0.1)
+    measurement = matrix @ spikes + config["data"]["noise_std"] * torch.randn(shape)
+    peak = measurement.abs().amax((1, 2, 3), keepdim=True)
+    return Peer(model, spikes / peak, measurement / peak)
+
+
+PEERS: dict[str, Callable[[Config], Peer]] = {"seismic": seismic}
+"""The problems, by their names in `bench.PROBLEMS`."""
+
+
+def training(peer: Peer, config: Config) -> Callable[[], Any]:
+    """Return what takes one training step: loss, gradient, clipping by norm, Adam.
+
+    Args:
+        peer: the problem.
+        config: the scheme is `mse`, or `sgd_jitter` with `relative` jitter.
+    """
+    _check(config, "optimizer", name="adam")
+    sigma = None
+    if config["scheme"]["name"] != "mse":
+        _check(config, "scheme", name="sgd_jitter")
+        if config["scheme"]["jitter"]["kind"] != "relative":
+            raise ValueError("the PyTorch peer has scheme.jitter.kind='relative' alone")
+        sigma = config["scheme"]["jitter"]["sigma"]
+    model, signal, measurement = peer
+    optimizer = torch.optim.Adam(model.parameters(), config["optimizer"]["learning_rate"])
+    clip_norm = config["optimizer"]["clip_norm"]
+
+    def step():
+        optimizer.zero_grad()
+        loss = torch.mean((model(measurement, sigma) - signal) ** 2)
+        loss.backward()
+        if clip_norm is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+def pgd_step(peer: Peer, *, epsilon: float, step_size: float) -> Callable[[], Any]:
+    """Return what takes one step of projected gradient ascent on the error of every signal.
+
+    Args:
+        peer: the problem.
+        epsilon: radius as a fraction of the measurement's norm.
+        step_size: as a fraction of the radius.
+    """
+    model, signal, measurement = peer
+    model.requires_grad_(False)
+    radius = epsilon * _norm(measurement)
+    delta = torch.zeros_like(measurement)
+
+    def step():
+        nonlocal delta
+        delta.requires_grad_(True)
+        error = torch.mean((model(measurement + delta) - signal) ** 2, (1, 2, 3))
+        (ascent,) = torch.autograd.grad(error.sum(), delta)
+        with torch.no_grad():
+            moved = delta + step_size * radius * ascent / _norm(ascent).clamp_min(1e-30)
+            norm = _norm(moved)
+            delta = moved * torch.where(norm > radius, radius / norm.clamp_min(1e-30), 1.0)
+        return error
+
+    return step
+
+
+def inference(peer: Peer) -> Callable[[], Any]:
+    """Return what reconstructs the batch."""
+
+    def reconstruct():
+        with torch.inference_mode():
+            return peer.model(peer.measurement)
+
+    return reconstruct
+
+
+def _norm(x: torch.Tensor) -> torch.Tensor:
+    return torch.linalg.vector_norm(x, dim=(1, 2, 3), keepdim=True)
+
+
+def _check(config: Config, part: str, **accepted: Any) -> None:
+    for field, value in accepted.items():
+        if config[part][field] != value:
+            raise ValueError(
+                f"{part}.{field}={config[part][field]!r} is not accepted: the PyTorch peer has "
+                f"{value!r} alone"
+            )

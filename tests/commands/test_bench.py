@@ -1,0 +1,262 @@
+"""The benchmark as a user runs it, on sizes that say nothing about speed."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import seismic
+from jitter_jax import attacks
+from jitter_jax import experiment as experiments
+from jitter_jax.attacks.search import value_and_ascent
+from jitter_jax.commands import bench
+from jitter_jax.commands.train import init_params
+from jitter_jax.metrics import mse
+
+ROOT = Path(__file__).resolve().parents[2]
+SIZES = bench.Sizes(height=24, width=16, batch=2, iterations=2)
+
+
+def run(sizes=SIZES, **options):
+    options = {"cases": ["inference"], "repeats": 2, "peer": "none", "progress": False} | options
+    return bench.bench({"seismic": seismic.get_config()}, sizes=sizes, **options)
+
+
+def small_config(scheme="mse"):
+    return bench.case_config("seismic", seismic.get_config(), SIZES, scheme)
+
+
+def worker(kind):
+    """What a worker of the library times, in this process."""
+    make = bench._jax_maker({})
+    scheme = "sgd_jitter" if kind == "train" else "mse"
+    return make(bench.Case(kind, scheme, 1), small_config(scheme))
+
+
+def torch_peer():
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    from jitter_jax.commands import torch_peer
+
+    return torch_peer
+
+
+def test_flops_are_those_of_the_published_network():
+    # 9 (2 * 32 + 32 * 32 + 32 * 32 + 32) + 1 products a pixel.
+    config = bench.case_config("seismic", seismic.get_config(), bench.Sizes(), "mse")
+    assert bench.PROBLEMS["seismic"].forward_flops(config) == 5 * 2 * 19297 * 2 * 352 * 352
+
+
+def test_a_run_reports_what_it_measured(tmp_path, capsys):
+    report = run(output=tmp_path / "bench.json")
+    assert json.loads((tmp_path / "bench.json").read_text()) == json.loads(json.dumps(report))
+    (row,) = report["rows"]
+    assert len(row["seconds"]) == 2 and min(row["seconds"]) > 0
+    assert row["min_s"] <= row["median_s"]
+    assert row["gflop"] == pytest.approx(1e-9 * 2 * 2 * 19297 * 2 * 24 * 16)
+    assert row["gflop_per_s"] == pytest.approx(row["gflop"] / row["median_s"])
+    assert row["parameters"] == 19588  # with the step size
+    assert row["compile_s"] > 0
+    assert 0.05 < row["import_gb"] < row["peak_gb"] < 4
+    assert row["torch_over_jax"] is None
+    assert report["jitter_overhead"] == []
+    assert report["versions"]["jax"] == jax.__version__
+    printed = capsys.readouterr().out
+    assert "2 x 24 x 16, K = 2" in printed
+    assert "| seismic | inference | JAX |" in printed
+
+
+@pytest.mark.parametrize("kind", ["train", "pgd"])
+def test_the_other_cases_run_again_and_again(kind):
+    work = worker(kind)
+    assert work.compile_s > 0
+    for _ in range(3):
+        work.run()
+
+
+def test_the_overhead_is_a_median_of_paired_ratios():
+    runs = [{"seconds": pair} for pair in ([1.0, 1.1], [10.0, 12.0], [2.0, 2.6])]
+    overhead = bench._overhead({"problem": "p", "framework": "jax", "runs": runs})
+    assert overhead["percent"] == pytest.approx(20)
+
+
+def test_the_ratio_is_a_median_over_rounds():
+    def measured(seconds):
+        runs = [{"seconds": [s], "cpu_s": [2 * s], "idle_cpu_s": 0.0} for s in seconds]
+        ready = {"parameters": 1, "import_bytes": 1, "compile_s": [None]}
+        return {"runs": runs, "ready": ready, "peak_bytes": 1}
+
+    both = {("jax", "inference"): measured([1, 2, 4]), ("torch", "inference"): measured([2, 3, 4])}
+    row = bench._row("seismic", "inference", "jax", small_config(), both)
+    assert row["torch_over_jax"] == 1.5
+    assert row["cores"] == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"repeats": 0}, "repeats=0"),
+        ({"pairs": -1}, "pairs=-1"),
+        ({"sizes": SIZES._replace(height=0)}, "height=0"),
+        ({"cases": ["certify"]}, "'certify'"),
+        ({"cases": []}, "cases is empty"),
+        ({"peer": "numpy"}, "peer='numpy'"),
+        ({"remat": "some"}, "remat='some'"),
+        ({"threads": 0}, "threads=0"),
+        ({"threads": 10**6}, "threads=1000000"),
+        ({"output": "no/such/folder/x.json"}, "folder does not exist"),
+    ],
+)
+def test_bad_arguments_are_refused_before_anything_runs(options, message):
+    with pytest.raises(ValueError, match=message):
+        run(**options)
+
+
+def test_a_missing_peer_is_said(monkeypatch):
+    monkeypatch.setattr(bench.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="needs PyTorch, which is not installed"):
+        run(peer="torch")
+
+
+def test_the_binary_explains_an_error():
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "bin" / "bench"), "--repeats=0"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=ROOT,
+    )
+    assert done.returncode == 1
+    assert done.stderr == "error: repeats=0 is not accepted: at least 1 is expected\n"
+
+
+# PyTorch
+
+
+def in_both(seed=3):
+    """The library's experiment and parameters, and the same problem in PyTorch."""
+    peers = torch_peer()
+    import torch
+
+    config = small_config()
+    experiment = experiments.build(bench_config(config))
+    params = init_params(experiment, jax.random.key(seed))
+    peer = peers.seismic(config)
+    weights = params["network"]["params"]
+    # Larger than at first, so that the network is not a small part of the result.
+    weights = jax.tree.map(lambda w: 5 * w if w.ndim == 4 else w, weights)
+    params = {**params, "network": {"params": weights}}
+    with torch.no_grad():
+        convolutions = [m for m in peer.model.network if isinstance(m, torch.nn.Conv2d)]
+        norms = [m for m in peer.model.network if isinstance(m, torch.nn.GroupNorm)]
+        for i, layer in enumerate(convolutions):
+            ours = weights[f"Conv_{i}"]
+            layer.weight.copy_(torch.tensor(np.asarray(ours["kernel"]).transpose(3, 2, 0, 1)))
+            layer.bias.copy_(torch.tensor(np.asarray(ours["bias"])))
+        for i, layer in enumerate(norms):
+            layer.weight.copy_(torch.tensor(np.asarray(weights[f"GroupNorm_{i}"]["scale"])))
+            layer.bias.copy_(torch.tensor(np.asarray(weights[f"GroupNorm_{i}"]["bias"])))
+    return experiment, params, peer
+
+
+def bench_config(plain):
+    from ml_collections import ConfigDict
+
+    return ConfigDict(plain)
+
+
+def to_jax(x):
+    return jnp.asarray(np.asarray(x.detach())[:, 0, :, :, None])
+
+
+def test_the_peer_computes_what_the_library_computes():
+    experiment, params, peer = in_both()
+    y = to_jax(peer.measurement)
+    ours = jax.vmap(lambda y: experiment.reconstructor.apply(params, experiment.operator, y))(y)
+    theirs = to_jax(peer.model(peer.measurement))
+    assert float(jnp.abs(ours - y).max()) > 0.1
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_the_peer_differentiates_what_the_library_differentiates():
+    experiment, params, peer = in_both()
+    x, y = to_jax(peer.signal), to_jax(peer.measurement)
+
+    def loss(params):
+        apply = experiment.reconstructor.apply
+        return jax.vmap(lambda x, y: mse(apply(params, experiment.operator, y), x))(x, y).mean()
+
+    ours = jax.grad(loss)(params)
+    ((peer.model(peer.measurement) - peer.signal) ** 2).mean().backward()
+    np.testing.assert_allclose(
+        ours["step_size"], peer.model.parameter.grad.numpy(), rtol=1e-3, atol=1e-7
+    )
+    theirs = peer.model.network[3].weight.grad.numpy().transpose(2, 3, 1, 0)
+    ours = ours["network"]["params"]["Conv_1"]["kernel"]
+    np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3 * np.abs(theirs).max())
+
+
+def test_the_peer_takes_the_same_attack_step():
+    experiment, params, peer = in_both()
+    step = torch_peer().pgd_step(peer, epsilon=0.05, step_size=0.5)
+    step()  # from zero
+    theirs = step()
+    x, y = to_jax(peer.signal), to_jax(peer.measurement)
+
+    def one(x, y):
+        reconstruct = lambda y: experiment.reconstructor.apply(params, experiment.operator, y)
+        objective = attacks.reconstruction_error(reconstruct, experiment.operator, x, y)
+        ball = attacks.Threat(0.05, unit="relative").ball(y)
+        ascent = value_and_ascent(objective, jnp.zeros_like(y))[1]
+        return objective(ball.project(0.5 * ball.radius * ball.steepest(ascent)))
+
+    np.testing.assert_allclose(jax.vmap(one)(x, y), theirs.detach().numpy(), rtol=1e-3)
+
+
+def test_the_peer_trains():
+    peers = torch_peer()
+    for scheme in ("mse", "sgd_jitter"):
+        config = small_config(scheme)
+        step = peers.training(peers.seismic(config), config)
+        losses = [step() for _ in range(30)]
+        assert np.isfinite(losses).all() and np.mean(losses[-5:]) < np.mean(losses[:5])
+
+
+def test_the_peer_refuses_what_it_does_not_have():
+    peers = torch_peer()
+    config = small_config()
+    config["network"]["name"] = "dncnn"
+    with pytest.raises(ValueError, match=r"network\.name='dncnn'"):
+        peers.seismic(config)
+
+
+def test_side_by_side():
+    torch_peer()
+    report = run(peer="torch", repeats=1)
+    ours, theirs = report["rows"]
+    assert (ours["framework"], theirs["framework"]) == ("jax", "torch")
+    assert ours["parameters"] == theirs["parameters"] == 19588
+    assert ours["torch_over_jax"] == pytest.approx(theirs["min_s"] / ours["min_s"])
+    assert theirs["compile_s"] is None
+
+
+def test_two_cases_take_turns_in_one_process():
+    torch_peer()
+    cases = {f"train_{scheme}": small_config(scheme) for scheme in ("mse", "sgd_jitter")}
+    job = {"problem": "seismic", "framework": "torch", "threads": 1, "cases": cases}
+    (measured,) = bench._alternate([job], 3, lambda text: None)
+    overhead = bench._overhead(measured)
+    assert np.shape(overhead["seconds"]) == (3, 2)
+    assert overhead["quartiles"][0] <= overhead["percent"] <= overhead["quartiles"][1]
+
+
+def test_a_worker_that_cannot_build_says_why():
+    config = small_config()
+    config["network"]["num_groups"] = 5
+    job = {"problem": "seismic", "framework": "jax", "threads": 1, "cases": {"inference": config}}
+    with pytest.raises(ValueError, match="num_groups must divide"):
+        bench._alternate([job], 1, lambda text: None)
