@@ -55,7 +55,7 @@ def get_config() -> ConfigDict:
     config.scheme.name = "sgd_jitter"  # mse, adversarial, input_jitter, sgd_jitter, spgd_jitter
     config.scheme.jitter = ConfigDict()
     config.scheme.jitter.kind = "relative"  # absolute, relative, unit_norm, repo, matched
-    config.scheme.jitter.sigma = 0.1
+    config.scheme.jitter.sigma = 1.0  # 0.1 in the paper, which changes next to nothing here
     config.scheme.jitter.schedule = ()  # one level an iteration instead of sigma
     config.scheme.jitter.step_size = 0.1  # of the matched schedule
     config.scheme.input_jitter = ConfigDict()
