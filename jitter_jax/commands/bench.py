@@ -105,6 +105,7 @@ FRAMEWORKS = {"jax": "JAX", "torch": "PyTorch"}
 REMATS = ("keep_costly", "full", "none")
 _OVERHEAD_OF = ("train_mse", "train_sgd_jitter")
 _WARM_UPS = 2
+_PAUSE_S = 0.1  # after a run, in which the worker's threads stop looking for more to do
 
 
 def bench(
@@ -273,6 +274,7 @@ def _alternate(jobs: Sequence[Plain], repeats: int, say: Callable[[str], None]) 
         for repeat in range(repeats):
             for ask, done in zip(workers, runs, strict=True):
                 done.append(ask("run"))
+                time.sleep(_PAUSE_S)
             say(f"round {repeat + 1} of {repeats}")
         ends = [ask("end") for ask in workers]
     return [
@@ -571,32 +573,39 @@ def _row(problem: str, name: str, framework: str, config: Plain, by_job: Measure
         "gflop_per_s_of_min": gflop / min(seconds),
         "cpu_s": cpu_s,
         "median_cpu_s": statistics.median(cpu_s),
-        "cores": statistics.median(c / s for c, s in zip(cpu_s, seconds, strict=True)),
+        "cores": _median_ratio(cpu_s, seconds),
         "idle_cpu_s": max(run["idle_cpu_s"] for run in measured["runs"]),
         "peak_gb": 1e-9 * measured["peak_bytes"],
         "import_gb": 1e-9 * measured["ready"]["import_bytes"],
         "compile_s": measured["ready"]["compile_s"][0],
         "torch_over_jax": None,
+        "torch_over_jax_cpu": None,
     }
     if framework == "jax" and ("torch", name) in by_job:
-        theirs = [run["seconds"][0] for run in by_job["torch", name]["runs"]]
-        row["torch_over_jax"] = statistics.median(
-            b / a for a, b in zip(seconds, theirs, strict=True)
-        )
+        theirs = by_job["torch", name]["runs"]
+        row["torch_over_jax"] = _median_ratio([run["seconds"][0] for run in theirs], seconds)
+        row["torch_over_jax_cpu"] = _median_ratio([run["cpu_s"][0] for run in theirs], cpu_s)
     return row
 
 
+def _median_ratio(above: Sequence[float], below: Sequence[float]) -> float:
+    return statistics.median(a / b for a, b in zip(above, below, strict=True))
+
+
 def _overhead(measured: Plain) -> Plain:
-    """What jitter adds to a training step, from steps with and without it in turn."""
+    """What jitter adds to a training step, from steps without and with it in turn."""
     pairs = [run["seconds"] for run in measured["runs"]]
+    cpu_pairs = [run["cpu_s"] for run in measured["runs"]]
     percent = [100 * (jittered / plain - 1) for plain, jittered in pairs]
     quartiles = statistics.quantiles(percent, n=4) if len(percent) > 1 else [percent[0]] * 3
     return {
         "problem": measured["problem"],
         "framework": measured["framework"],
         "seconds": pairs,
+        "cpu_s": cpu_pairs,
         "percent": statistics.median(percent),
         "quartiles": [quartiles[0], quartiles[2]],
+        "cpu_percent": statistics.median(100 * (b / a - 1) for a, b in cpu_pairs),
     }
 
 
@@ -613,8 +622,8 @@ def format_report(report: Plain) -> str:
         + f"; {report['repeats']} alternated runs",
         "",
         "| problem | case | | median s | min s | CPU s | GFLOP/s | cores | peak GB | import GB "
-        "| compile s | PyTorch / JAX |",
-        "| --- | --- | --- |" + " ---: |" * 9,
+        "| compile s | PyTorch / JAX | by CPU |",
+        "| --- | --- | --- |" + " ---: |" * 10,
     ]
     for row in report["rows"]:
         cells = [
@@ -630,6 +639,7 @@ def format_report(report: Plain) -> str:
             f"{row['import_gb']:.2f}",
             "" if row["compile_s"] is None else f"{row['compile_s']:.1f}",
             "" if row["torch_over_jax"] is None else f"{row['torch_over_jax']:.2f}",
+            "" if row["torch_over_jax_cpu"] is None else f"{row['torch_over_jax_cpu']:.2f}",
         ]
         lines.append("| " + " | ".join(cells) + " |")
     lines.append("")
@@ -638,7 +648,8 @@ def format_report(report: Plain) -> str:
         lines.append(
             f"SGD jittering over MSE, {overhead['problem']}, {FRAMEWORKS[overhead['framework']]}: "
             f"{overhead['percent']:+.1f} % a training step (median of {len(overhead['seconds'])} "
-            f"pairs in one process; quartiles {low:+.1f} to {high:+.1f} %)"
+            f"pairs in one process; quartiles {low:+.1f} to {high:+.1f} %), by CPU time "
+            f"{overhead['cpu_percent']:+.1f} %"
         )
     lines += [
         "",
@@ -646,9 +657,9 @@ def format_report(report: Plain) -> str:
         + "; ".join(f"{problem}, {PROBLEMS[problem].convolutions}" for problem in report["remat"])
         + ": 2 k k inputs outputs pixels forward, a training step three times that, a PGD step "
         "twice. CPU s: median processor time, which other programs disturb less. Cores: that over "
-        "wall time. Peak and import: largest resident memory "
-        "of the case's process, in all and after its imports. PyTorch / JAX: median over rounds; "
-        "above 1 JAX is faster. Workers wait with OMP_WAIT_POLICY=passive and KMP_BLOCKTIME=0.",
+        "wall time. Peak and import: largest resident memory of the case's process, in all and "
+        "after its imports. PyTorch / JAX: median over rounds, above 1 JAX is faster; by CPU: of "
+        "the processor times. Workers wait with OMP_WAIT_POLICY=passive and KMP_BLOCKTIME=0.",
     ]
     return "\n".join(lines)
 

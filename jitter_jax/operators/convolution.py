@@ -89,7 +89,8 @@ def convolution_matrix(wavelet: Array, length: int) -> Array:
 def _fft_convolve(wavelet: Array, x: Array, centre: int) -> Array:
     length = x.shape[0]
     full = length + wavelet.shape[0] - 1
-    is_complex = jnp.iscomplexobj(wavelet) or jnp.iscomplexobj(x)
+    wavelet = wavelet.astype(jnp.result_type(wavelet, x))
+    is_complex = jnp.iscomplexobj(wavelet)
     transform, inverse = (
         (jnp.fft.fft, jnp.fft.ifft) if is_complex else (jnp.fft.rfft, jnp.fft.irfft)
     )

@@ -93,7 +93,7 @@ def operator_norm(
         num_iterations: at least 1.
 
     Returns:
-        Scalar of the real dtype that belongs to `dtype`; 0 for the zero operator.
+        Real scalar; 0 for the zero operator.
 
     Raises:
         ValueError: `num_iterations` is below 1.
@@ -101,13 +101,14 @@ def operator_norm(
     if num_iterations < 1:
         raise ValueError(f"num_iterations must be at least 1, got {num_iterations}")
 
-    def iterate(v: Array, _: None) -> tuple[Array, None]:
+    def iterate(v: Array) -> Array:
         u = operator.adjoint(operator.forward(v))
         norm = _norm(u)
-        return u / jnp.where(norm > 0, norm, 1).astype(norm.dtype), None
+        return u / jnp.where(norm > 0, norm, 1)
 
-    start = jax.random.normal(key, shape, dtype)
-    v, _ = jax.lax.scan(iterate, start / _norm(start), None, length=num_iterations)
+    # The first iteration stands outside the loop: a complex operator makes a real vector complex.
+    v = iterate(jax.random.normal(key, shape, dtype))
+    v = jax.lax.fori_loop(1, num_iterations, lambda _, v: iterate(v), v)
     return _norm(operator.forward(v))
 
 

@@ -79,20 +79,24 @@ def test_the_other_cases_run_again_and_again(kind):
 
 
 def test_the_overhead_is_a_median_of_paired_ratios():
-    runs = [{"seconds": pair} for pair in ([1.0, 1.1], [10.0, 12.0], [2.0, 2.6])]
+    pairs = [1.0, 1.1], [10.0, 12.0], [2.0, 2.6]
+    runs = [{"seconds": pair, "cpu_s": [1.0, 1.05]} for pair in pairs]
     overhead = bench._overhead({"problem": "p", "framework": "jax", "runs": runs})
     assert overhead["percent"] == pytest.approx(20)
+    assert overhead["cpu_percent"] == pytest.approx(5)
 
 
 def test_the_ratio_is_a_median_over_rounds():
-    def measured(seconds):
-        runs = [{"seconds": [s], "cpu_s": [2 * s], "idle_cpu_s": 0.0} for s in seconds]
+    def measured(seconds, cores=2):
+        runs = [{"seconds": [s], "cpu_s": [cores * s], "idle_cpu_s": 0.0} for s in seconds]
         ready = {"parameters": 1, "import_bytes": 1, "compile_s": [None]}
         return {"runs": runs, "ready": ready, "peak_bytes": 1}
 
-    both = {("jax", "inference"): measured([1, 2, 4]), ("torch", "inference"): measured([2, 3, 4])}
+    ours, theirs = measured([1, 2, 4]), measured([2, 3, 4], cores=4)
+    both = {("jax", "inference"): ours, ("torch", "inference"): theirs}
     row = bench._row("seismic", "inference", "jax", small_config(), both)
     assert row["torch_over_jax"] == 1.5
+    assert row["torch_over_jax_cpu"] == 3
     assert row["cores"] == 2
 
 

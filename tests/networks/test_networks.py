@@ -69,3 +69,21 @@ def test_seismic_weights_are_a_tenth_of_he_normal():
 def test_dncnn_needs_two_layers():
     with pytest.raises(ValueError, match="depth must be at least 2, got 1"):
         DnCNN(1).init(jax.random.key(0), jnp.zeros((4, 4, 1)))
+
+
+@pytest.mark.parametrize("network", [DnCNN, SeismicCNN])
+def test_forward_mode_with_plain_rules(network):
+    x, direction = normal(0, 6, 7, 2), normal(1, 6, 7, 2)
+    size = {"width": 8, "activation": jnp.tanh}
+    quick, plain = network(**size), network(**size, differentiation="plain")
+    params = quick.init(jax.random.key(0), x)
+    value, derivative = jax.jvp(lambda x: plain.apply(params, x), (x,), (direction,))
+    near(value, quick.apply(params, x), 1e-5)
+    # <J u, v> = <u, J^T v>, forward mode of one form against reverse mode of the other.
+    cotangent = normal(2, *value.shape)
+    _, back = jax.vjp(lambda x: quick.apply(params, x), x)
+    near(jnp.vdot(derivative, cotangent), jnp.vdot(direction, back(cotangent)[0]), 1e-4)
+    jacobian = jax.jacfwd(lambda s: plain.apply(params, x + s * direction))(0.0)
+    near(jacobian, derivative, 1e-4)
+    with pytest.raises(TypeError):
+        jax.jvp(lambda x: quick.apply(params, x), (x,), (direction,))

@@ -276,6 +276,19 @@ def test_operator_norm_of_a_composition_and_of_zero():
     assert 0 < below <= np.linalg.norm(a, 2)
 
 
+def test_complex_operator_from_a_real_start():
+    a = normal(0, 5, 4, dtype="complex64")
+    norm = operator_norm(dense(a), (4,), key=jax.random.key(1), num_iterations=500)
+    np.testing.assert_allclose(norm, np.linalg.norm(a, 2), rtol=TOLERANCE["float32"])
+
+
+def test_long_convolution_keeps_the_precision_of_the_signal():
+    with precision("float64"):
+        operator = convolution(normal(0, 9, dtype="float64").astype("float32"))
+        assert operator.forward(normal(1, 1100, dtype="float64")).dtype == "float64"
+        assert dot_test(operator, (1100,), key=jax.random.key(0), dtype="float64") < 1e-13
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
