@@ -39,7 +39,8 @@ def worker(kind):
 
 
 def torch_peer():
-    pytest.importorskip("torch", reason="PyTorch is not installed")
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    torch.set_num_threads(1)  # on a busy machine its threads spend their time on waiting
     from jitter_jax.commands import torch_peer
 
     return torch_peer
@@ -226,8 +227,8 @@ def test_the_peer_trains():
     for scheme in ("mse", "sgd_jitter"):
         config = small_config(scheme)
         step = peers.training(peers.seismic(config), config)
-        losses = [step() for _ in range(30)]
-        assert np.isfinite(losses).all() and np.mean(losses[-5:]) < np.mean(losses[:5])
+        losses = [step() for _ in range(15)]
+        assert np.isfinite(losses).all() and losses[-1] < losses[0]
 
 
 def test_the_peer_refuses_what_it_does_not_have():
