@@ -101,6 +101,7 @@ class Metric(NamedTuple):
 
 
 METRICS = ("psnr", "ssim", "mse", "nmse", "risk")
+HIGHER_IS_BETTER = ("psnr", "ssim")
 
 
 def make_metrics(

@@ -12,6 +12,7 @@ from jitter_jax.commands.evaluate import write_json
 from jitter_jax.commands.train import train_and_evaluate
 from jitter_jax.evaluate.table import header, spread
 from jitter_jax.experiment import SCHEMES
+from jitter_jax.metrics import HIGHER_IS_BETTER
 from jitter_jax.train import check_config
 
 # {scheme: {condition: {metric: one value a seed}}}
@@ -90,21 +91,24 @@ def summarise(values: Values, schemes: Sequence[str]) -> dict[str, Any]:
         schemes: the first is the reference.
 
     Returns:
-        `{scheme: {condition: {metric: {mean, std, values, difference, standard_error}}}}`. `std`
-        and `standard_error` have `seeds - 1` in the denominator, and are None for one seed;
-        everything is None where a value was not finite.
+        `{scheme: {condition: {metric: {mean, std, values, difference, standard_error, better}}}}`.
+        `std` and `standard_error` have `seeds - 1` in the denominator, and are None for one seed;
+        `better` counts the seeds in which the scheme beats the reference. A number is None where
+        one of its values was not finite.
     """
 
     def numbers(scheme: str, condition: str, metric: str) -> dict[str, Any]:
         own = _array(values[scheme][condition][metric])
         gap = own - _array(values[schemes[0]][condition][metric])
         several = len(own) > 1
+        better = gap > 0 if metric in HIGHER_IS_BETTER else gap < 0
         return {
             "mean": _number(own.mean()),
             "std": _number(own.std(ddof=1)) if several else None,
             "values": [_number(v) for v in own],
             "difference": _number(gap.mean()),
             "standard_error": _number(gap.std(ddof=1) / np.sqrt(len(gap))) if several else None,
+            "better": int(better.sum()),
         }
 
     return {
@@ -136,10 +140,13 @@ def format_summary(summary: dict[str, Any], schemes: Sequence[str]) -> str:
         parts.append(_markdown(conditions, rows))
         parts.append(
             f"\n{header(metric)}, difference to {schemes[0]} with the same seed, "
-            "mean ± standard error\n"
+            "mean ± standard error (seeds in which it is better)\n"
         )
         rows = {
-            s: [_cell(n["difference"], n["standard_error"], metric) for n in cells[s]]
+            s: [
+                f"{_cell(n['difference'], n['standard_error'], metric)} ({n['better']})"
+                for n in cells[s]
+            ]
             for s in schemes[1:]
         }
         parts.append(_markdown(conditions, rows) + "\n")

@@ -185,6 +185,7 @@ def test_compare(tmp_path):
     assert clean["mean"] == pytest.approx(np.mean(clean["values"]))
     gap = np.subtract(clean["values"], summary["mse"]["clean"]["risk"]["values"])
     assert clean["difference"] == pytest.approx(gap.mean())
+    assert clean["better"] == int((gap < 0).sum())
     assert clean["standard_error"] == pytest.approx(gap.std(ddof=1) / np.sqrt(2))
     config_of = json.loads((tmp_path / "spgd_jitter-1" / "config.json").read_text())
     assert (config_of["seed"], config_of["scheme"]["name"]) == (1, "spgd_jitter")
