@@ -1,13 +1,17 @@
-"""Denoising one point of the plane, the toy problem of the SGD-jittering paper; seconds on CPU."""
+"""Denoising one point of the plane, the toy problem of the SGD-jittering paper; seconds on CPU.
+
+The paper leaves the step size, the learning rate's schedule and the number of steps open; it
+trains with a rate of 1e-4 in batches of 256 and attacks in 50 steps while training.
+"""
 
 from ml_collections import ConfigDict
 
-from configs import seismic
+from jitter_jax.config import default_config
 
 
 def get_config() -> ConfigDict:
     """Return the config."""
-    config = seismic.get_config()
+    config = default_config()
     config.data.kind = "points"
     config.data.num_train = 200
     config.data.num_validation = 50
@@ -20,7 +24,6 @@ def get_config() -> ConfigDict:
     config.network.name = "mlp"
     config.network.depth = 3
     config.network.width = 32
-    config.network.out_channels = 2
     config.unroll.sees_measurement = False  # as in the paper; True is f(y, x)
     config.unroll.step_size.name = "exponential"
 
@@ -28,7 +31,6 @@ def get_config() -> ConfigDict:
     config.scheme.jitter.sigma = 0.1
     config.scheme.input_jitter.sigma = 0.1
 
-    config.optimizer.learning_rate = 1e-3
     config.optimizer.schedule = "constant"
     config.train.batch_size = 200
     config.train.num_steps = 3000

@@ -1,20 +1,19 @@
 """Deconvolution trained on layering from two real wells and tested on a third.
 
-Needs `--config.data.data_dir=`, the folder of `f3_wells.npz` (logs of three wells of the F3 block,
+Needs `--config.data.folder=`, the folder of `f3_wells.npz` (logs of three wells of the F3 block,
 Dutch North Sea). A network trained so can be applied to recorded sections of that block by
 `bin/reconstruct`: the wavelet is the Ricker wavelet whose spectrum fits theirs best.
 """
 
 from ml_collections import ConfigDict
 
-from configs import seismic
+from jitter_jax.config import default_config
 
 
 def get_config() -> ConfigDict:
     """Return the config."""
-    config = seismic.get_config()
+    config = default_config()
     config.data.kind = "wells"
-    config.data.interval_s = 0.004
     config.operator.wavelet_width = 1.25  # samples of 4 ms: a peak frequency of 45 Hz
     # ||A||^2 is 5 for this wavelet and 54 for the wider default, so steps may be longer.
     config.unroll.step_size.scale = 0.3

@@ -1,22 +1,26 @@
 """A config becomes operators, a reconstructor, a training loss and data."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
 from jitter_jax import attacks, networks, operators, schemes, unroll
-from jitter_jax.data import measure as measuring
-from jitter_jax.data.pipeline import Source
+from jitter_jax.config import check_fields
+from jitter_jax.data.measure import Measure, make_measure
+from jitter_jax.data.pipeline import Source, evaluation_batches
 from jitter_jax.data.sources import make_sources
+from jitter_jax.evaluate.evaluator import Evaluator
+from jitter_jax.evaluate.table import make_evaluators
 from jitter_jax.metrics import Metric, make_metrics
 from jitter_jax.networks.layers import activation, keep_costly
 from jitter_jax.train.step import Loss as RawLoss
 
 Array = jax.Array
-Config = Any  # an ml_collections.ConfigDict
+_MEASURING = ("noise_std", "fresh_noise", "normalisation")
 
 
 class Experiment(NamedTuple):
@@ -26,256 +30,256 @@ class Experiment(NamedTuple):
         config: the config, resolved.
         operator: the operator A, the same for all signals.
         reconstructor: the unrolled reconstruction H.
-        scheme: the training loss of a batch of measured signals.
         loss: the training loss of a raw batch from the input pipeline, which it measures first.
         sources: data sets by name: train, validation, test and the out-of-distribution ones.
-        measure: `(examples, set name) -> Measured`, a batch of raw examples measured as the
-            named set is; out-of-distribution sets get the noise of the test set, so that rows of
-            a table differ by the signal alone.
+        measure: measures raw examples of a named set.
         metrics: what is measured of an estimate, by name.
+        evaluators: compiled evaluations by the name of their attack.
+        threat: what the attacks of the evaluation may do.
     """
 
-    config: Config
+    config: ConfigDict
     operator: operators.LinearOperator
     reconstructor: unroll.Reconstructor
-    scheme: schemes.Loss
     loss: RawLoss
     sources: dict[str, Source]
-    measure: Callable[[Mapping[str, Any], str], measuring.Measured]
+    measure: Measure
     metrics: dict[str, Metric]
+    evaluators: dict[str, Evaluator]
+    threat: attacks.Threat
 
 
-def build(config: Config) -> Experiment:
+def resolve(config: ConfigDict) -> ConfigDict:
+    """Return a copy of a config in which nothing is implied.
+
+    SPGD jittering is SGD jittering of the proximal unroll: the scheme sets the method.
+
+    Raises:
+        ValueError: a field is missing or unknown.
+    """
+    check_fields(config)
+    config = config.copy_and_resolve_references()
+    if config.scheme.name == "spgd_jitter":
+        config.unroll.method = "proximal"
+    return config
+
+
+def build(config: ConfigDict, *, num_iterations: int | None = None) -> Experiment:
     """Build the experiment of a config.
 
+    Every part is made, also those that only the end of a run needs, so that a value that is not
+    accepted is refused here.
+
     Args:
-        config: as `configs/seismic.py` returns, every field present.
+        config: with the fields of `jitter_jax.config.default_config`.
+        num_iterations: K while evaluating; that of the config if None.
 
     Raises:
         ValueError: a field has a value that is not accepted; the message names it.
         FileNotFoundError: a data file is missing.
     """
-    operator = make_operator(config.operator)
-    metrics = make_metrics(**config.metrics.to_dict())
-    attacks.Threat(**config.evaluate.threat.to_dict())
-    make_attack(config.evaluate.attack, where="evaluate")  # refuses now what would stop a run later
-    reconstructor = make_reconstructor(config.network, config.unroll, config.scheme.name)
-    scheme = make_scheme(config.scheme, config.unroll.num_iterations, reconstructor)
+    config = resolve(config)
+    operator, reconstructor = make_operator(config.operator), make_reconstructor(config)
     sources = make_sources(**_plain(config.data, without=_MEASURING))
-    measure = _make_measure(config.data, operator)
-    return Experiment(
+    metrics = make_metrics(**config.metrics.to_dict())
+    measure = make_measure(
+        operator,
+        seed=config.data.seed,
+        noise_std=config.data.noise_std,
+        normalisation=config.data.normalisation,
+    )
+    scheme = make_schemes(config, reconstructor, sources["train"], measure)[config.scheme.name]
+    experiment = Experiment(
         config=config,
         operator=operator,
         reconstructor=reconstructor,
-        scheme=scheme,
-        loss=_raw_loss(scheme, operator, measure, fresh_noise=config.data.fresh_noise),
+        loss=_raw_loss(scheme, measure, fresh_noise=config.data.fresh_noise),
         sources=sources,
         measure=jax.jit(measure, static_argnums=1),
         metrics=metrics,
+        evaluators=make_evaluators(
+            reconstructor,
+            metrics,
+            make_attack(config.evaluate.attack),
+            num_draws=config.evaluate.num_draws,
+            on_sphere=config.evaluate.on_sphere,
+            num_iterations=num_iterations,
+        ),
+        threat=attacks.Threat(**config.evaluate.threat.to_dict()),
     )
+    _check_examples(experiment)
+    return experiment
 
 
-_MEASURING = ("noise_std", "fresh_noise", "normalisation")
-
-
-def _plain(config: Config, without: tuple[str, ...] = ()) -> dict[str, Any]:
+def _plain(config: ConfigDict, without: tuple[str, ...] = ()) -> dict[str, Any]:
     return {key: value for key, value in config.to_dict().items() if key not in without}
 
 
-def make_operator(config: Config) -> operators.LinearOperator:
+def _one_of(field: str, value: Any, choices: Any) -> Any:
+    """Return `choices[value]`, or say what is accepted."""
+    if value not in choices:
+        raise ValueError(f"{field}={value!r} is not accepted: one of {list(choices)} is expected")
+    return choices[value]
+
+
+def make_operator(config: ConfigDict) -> operators.LinearOperator:
     """Return the operator that `config.operator` describes."""
-    if config.name == "identity":
-        return operators.identity()
-    if config.name == "convolution":
-        return operators.convolution(operators.ricker(config.wavelet_points, config.wavelet_width))
-    raise ValueError(
-        f"operator.name={config.name!r} is not accepted: 'identity' or 'convolution' is expected"
-    )
+    choices: dict[str, Callable[[], operators.LinearOperator]] = {
+        "identity": operators.identity,
+        "convolution": lambda: operators.convolution(
+            operators.ricker(config.wavelet_points, config.wavelet_width)
+        ),
+    }
+    return _one_of("operator.name", config.name, choices)()
 
 
-_METHODS = {"gradient": unroll.gradient_descent, "proximal": unroll.proximal_gradient}
-
-
-def make_reconstructor(network: Config, config: Config, scheme: str) -> unroll.Reconstructor:
-    """Return the reconstructor of `config.network` and `config.unroll`.
-
-    The scheme `"spgd_jitter"` is SGD jittering of the proximal unroll, whatever
-    `config.unroll.method` says.
-    """
-    method = "proximal" if scheme == "spgd_jitter" else config.method
-    if method not in _METHODS:
-        raise ValueError(
-            f"unroll.method={method!r} is not accepted: one of {sorted(_METHODS)} is expected"
-        )
+def make_reconstructor(config: ConfigDict) -> unroll.Reconstructor:
+    """Return the reconstructor that `config.network` and `config.unroll` describe."""
+    methods = {"gradient": unroll.gradient_descent, "proximal": unroll.proximal_gradient}
+    remats = {"keep_costly": keep_costly, "full": True, "none": False}
     return unroll.unrolled(
-        _METHODS[method],
-        make_network(network),
-        make_step_size(config.step_size),
-        num_iterations=config.num_iterations,
-        start=config.start,
-        sees_measurement=config.sees_measurement,
-        remat=make_remat(config.remat),
+        _one_of("unroll.method", config.unroll.method, methods),
+        make_network(config.network, out_channels=signal_shape(config)[-1]),
+        make_step_size(config.unroll.step_size),
+        num_iterations=config.unroll.num_iterations,
+        start=config.unroll.start,
+        sees_measurement=config.unroll.sees_measurement,
+        remat=_one_of("unroll.remat", config.unroll.remat, remats),
     )
 
 
-def make_remat(name: str) -> unroll.Remat:
-    """Return what `config.unroll.remat` names."""
-    choices = {"keep_costly": keep_costly, "full": True, "none": False}
-    if name not in choices:
-        raise ValueError(f"unroll.remat={name!r} is not accepted: one of {sorted(choices)}")
-    return choices[name]
+def signal_shape(config: ConfigDict) -> tuple[int, ...]:
+    """Return the shape of a signal: `(2,)` for points, `(time, traces, 1)` for sections.
+
+    Sections of a user's own file may have another size; networks of sections fit any.
+    """
+    return (2,) if config.data.kind == "points" else (*config.data.sections.shape, 1)
 
 
-def make_network(config: Config) -> unroll.Network:
+def make_network(config: ConfigDict, *, out_channels: int) -> unroll.Network:
     """Return the Linen module that `config.network` describes."""
     act = activation(config.activation)
-    if config.name == "mlp":
-        return networks.MLP(config.depth, config.width, config.out_channels, activation=act)
-    if config.name == "seismic_cnn":
-        return networks.SeismicCNN(config.width, config.num_groups, activation=act)
-    if config.name == "dncnn":
-        return networks.DnCNN(
-            config.depth, config.width, config.num_groups, config.out_channels, activation=act
-        )
-    raise ValueError(
-        f"network.name={config.name!r} is not accepted: 'mlp', 'seismic_cnn' or 'dncnn' is expected"
-    )
+    choices: dict[str, Callable[[], Any]] = {
+        "mlp": lambda: networks.MLP(config.depth, config.width, out_channels, activation=act),
+        "seismic_cnn": lambda: networks.SeismicCNN(
+            config.width, config.num_groups, out_channels, activation=act
+        ),
+        "dncnn": lambda: networks.DnCNN(
+            config.depth, config.width, config.num_groups, out_channels, activation=act
+        ),
+    }
+    return _one_of("network.name", config.name, choices)()
 
 
-def make_step_size(config: Config) -> unroll.step_size.StepSize:
+def make_step_size(config: ConfigDict) -> unroll.step_size.StepSize:
     """Return the step size that `config.unroll.step_size` describes."""
-    if config.name == "fixed":
-        return unroll.step_size.fixed(config.value)
-    if config.name == "exponential":
-        return unroll.step_size.exponential(config.init)
-    if config.name == "sigmoid":
-        return unroll.step_size.sigmoid(config.init, config.scale)
-    raise ValueError(
-        f"unroll.step_size.name={config.name!r} is not accepted: "
-        "'fixed', 'exponential' or 'sigmoid' is expected"
-    )
+    choices: dict[str, Callable[[], unroll.step_size.StepSize]] = {
+        "fixed": lambda: unroll.step_size.fixed(config.value),
+        "exponential": lambda: unroll.step_size.exponential(config.init),
+        "sigmoid": lambda: unroll.step_size.sigmoid(config.init, config.scale),
+    }
+    return _one_of("unroll.step_size.name", config.name, choices)()
 
 
 SCHEMES = ("mse", "adversarial", "input_jitter", "sgd_jitter", "spgd_jitter")
 
 
-def make_scheme(
-    config: Config, num_iterations: int, reconstructor: unroll.Reconstructor
-) -> schemes.Loss:
-    """Return the training loss that `config.scheme` describes."""
-    if config.name == "mse":
-        return schemes.mse(reconstructor)
-    if config.name == "adversarial":
-        threat = attacks.Threat(**config.adversarial.threat.to_dict())
-        return schemes.adversarial(
-            reconstructor, threat, make_attack(config.adversarial.attack, where="scheme")
-        )
-    if config.name == "input_jitter":
-        return schemes.input_jitter(reconstructor, input_level(config.input_jitter))
-    if config.name in ("sgd_jitter", "spgd_jitter"):
-        return schemes.sgd_jitter(reconstructor, make_jitter(config.jitter, num_iterations))
-    raise ValueError(f"scheme.name={config.name!r} is not accepted: one of {SCHEMES} is expected")
+def make_schemes(
+    config: ConfigDict, reconstructor: unroll.Reconstructor, train: Source, measure: Measure
+) -> dict[str, schemes.Loss]:
+    """Return the training losses by name; all are made, to refuse bad values of any.
+
+    Args:
+        config: the whole config.
+        reconstructor: the reconstruction H.
+        train: training examples, from which a closed-form level of input jittering is computed.
+        measure: measures them.
+    """
+    scheme = config.scheme
+    _one_of("scheme.name", scheme.name, dict.fromkeys(SCHEMES))
+    jittered = schemes.sgd_jitter(reconstructor, make_jitter(config))
+    threat = attacks.Threat(**scheme.adversarial.threat.to_dict())
+    attack = make_attack(scheme.adversarial.attack)
+    level = input_level(scheme.input_jitter, train, measure, config.data.noise_std)
+    return {
+        "mse": schemes.mse(reconstructor),
+        "adversarial": schemes.adversarial(reconstructor, threat, attack),
+        "input_jitter": schemes.input_jitter(reconstructor, level),
+        "sgd_jitter": jittered,
+        "spgd_jitter": jittered,
+    }
 
 
-def input_level(config: Config) -> float:
-    """Return the standard deviation of input jittering: given, or by the closed form."""
+def input_level(config: ConfigDict, train: Source, measure: Measure, noise_std: float) -> float:
+    """Return the standard deviation of input jittering: given, or by the closed form.
+
+    The closed form takes its numbers from the first 64 training examples, as they are measured.
+    """
+    _one_of("scheme.input_jitter.level", config.level, {"fixed": None, "krainovic": None})
     if config.level == "fixed":
         return config.sigma
-    if config.level == "krainovic":
-        return schemes.krainovic_level(**config.krainovic.to_dict())
-    raise ValueError(
-        f"scheme.input_jitter.level={config.level!r} is not accepted: "
-        "'fixed' or 'krainovic' is expected"
+    batch = measure(next(evaluation_batches(train, min(64, len(train)))), "train")
+    size = batch.measurement[0].size
+    return schemes.krainovic_level(
+        config.epsilon,
+        noise_std=float(noise_std * jnp.mean(1 / batch.scale)),
+        signal_energy=float(jnp.sum(jnp.square(jnp.abs(batch.signal))) / len(batch)),
+        measurement_size=size,
+        signal_dimension=config.signal_dimension or min(batch.signal[0].size, size),
     )
 
 
-def make_jitter(config: Config, num_iterations: int) -> unroll.Jitter:
+def make_jitter(config: ConfigDict) -> unroll.Jitter:
     """Return the jitter that `config.scheme.jitter` describes."""
-    if config.kind == "matched":
-        schedule = unroll.jitter.matched_jitter(config.sigma, config.step_size, num_iterations)
+    jitter, num_iterations = config.scheme.jitter, config.unroll.num_iterations
+    if jitter.kind == "matched":
+        if config.unroll.step_size.name != "fixed" or jitter.schedule:
+            raise ValueError(
+                "scheme.jitter.kind='matched' is a schedule for a fixed step: "
+                "unroll.step_size.name='fixed' and an empty scheme.jitter.schedule are expected"
+            )
+        step_size = config.unroll.step_size.value
+        schedule = unroll.jitter.matched_jitter(jitter.sigma, step_size, num_iterations)
         return unroll.jitter.unit_norm(schedule)
-    level = np.asarray(config.schedule or config.sigma, np.float32)
-    if level.shape not in ((), (num_iterations,)):
-        raise ValueError(
-            f"scheme.jitter.schedule has {level.size} levels, but unroll.num_iterations is "
-            f"{num_iterations}"
-        )
     kinds = {
         "absolute": unroll.jitter.absolute,
         "relative": unroll.jitter.relative,
         "unit_norm": unroll.jitter.unit_norm,
         "repo": unroll.jitter.repo,
+        "matched": None,
     }
-    if config.kind not in kinds:
+    make = _one_of("scheme.jitter.kind", jitter.kind, kinds)
+    level = np.asarray(jitter.schedule or jitter.sigma, np.float32)
+    if level.shape not in ((), (num_iterations,)):
         raise ValueError(
-            f"scheme.jitter.kind={config.kind!r} is not accepted: "
-            f"one of {sorted([*kinds, 'matched'])} is expected"
+            f"scheme.jitter.schedule has {level.size} levels, but unroll.num_iterations is "
+            f"{num_iterations}"
         )
-    return kinds[config.kind](level)
+    return make(level)
 
 
-def make_attack(config: Config, where: str) -> Callable[[attacks.Ball], attacks.Attack]:
+def make_attack(config: ConfigDict) -> Callable[[attacks.Ball], attacks.Attack]:
     """Return the search that an attack config describes, to be made from a ball."""
-    if config.name == "fgsm":
+    if _one_of("attack.name", config.name, {"pgd": "pgd", "fgsm": "fgsm"}) == "fgsm":
         return attacks.fgsm
-    if config.name == "pgd":
-        options = _plain(config, without=("name",))
-        options["step_size"] = options["step_size"] or None
-        attacks.pgd(attacks.Ball(jnp.float32(0), "l2"), **options)  # refuses bad options now
-        return lambda ball: attacks.pgd(ball, **options)
-    raise ValueError(f"{where}: attack.name={config.name!r}: 'fgsm' or 'pgd' is expected")
+    options = _plain(config, without=("name",))
+    options["step_size"] = options["step_size"] or None
+    attacks.pgd(attacks.Ball(jnp.float32(0), "l2"), **options)  # refuses bad options now
+    return lambda ball: attacks.pgd(ball, **options)
 
 
-# Measuring
-
-
-def _make_measure(config: Config, operator: operators.LinearOperator):
-    if not config.noise_std >= 0:
-        raise ValueError(f"data.noise_std must not be negative, got {config.noise_std}")
-    root = jax.random.key(config.seed)
-
-    def measure(
-        examples: Mapping[str, Any], name: str, step_key: Array | None = None
-    ) -> measuring.Measured:
-        part = _NOISE_OF.get(name, _NOISE_OF["test"])
-        base = jax.random.fold_in(root, part)
-        if step_key is not None:
-            base = step_key
-
-        def one(example, index):
-            signal = jnp.asarray(example["signal"])
-            if "measurement" in example:
-                y = jnp.asarray(example["measurement"])
-                return measuring.normalise(signal, y, config.normalisation)
-            return measuring.measure(
-                operator,
-                signal,
-                jax.random.fold_in(base, index),
-                noise_std=config.noise_std,
-                normalisation=config.normalisation,
-            )
-
-        if "signal" not in examples:
-            raise ValueError(
-                f"the {name} set has measurements only: to train and to test, a truth under the "
-                "key 'signal' is needed; bin/reconstruct takes measurements alone"
-            )
-        data = {key: examples[key] for key in ("signal", "measurement") if key in examples}
-        return jax.vmap(one)(data, jnp.asarray(examples["index"]))
-
-    return measure
-
-
-_NOISE_OF = {"train": 0, "validation": 1, "test": 2}
-
-
-def _raw_loss(scheme, operator, measure, *, fresh_noise: bool) -> RawLoss:
+def _raw_loss(scheme: schemes.Loss, measure: Measure, *, fresh_noise: bool) -> RawLoss:
     def loss(params, raw, key):
         key_noise, key_scheme = jax.random.split(key)
-        measured = measure(raw, "train", key_noise if fresh_noise else None)
-        batch = schemes.Batch(
-            measured.signal, measured.measurement, operator, jnp.asarray(raw["index"])
-        )
+        batch = measure(raw, "train", key_noise if fresh_noise else None)
         return scheme(params, batch, key_scheme)
 
     return loss
+
+
+def _check_examples(experiment: Experiment) -> None:
+    """Read one example of every set and follow its shape to the metrics."""
+    for name, source in experiment.sources.items():
+        batch = experiment.measure(next(evaluation_batches(source, 1)), name)
+        for metric in experiment.metrics.values():
+            jax.eval_shape(metric.function, batch.signal[0], batch.signal[0])

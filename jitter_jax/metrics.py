@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal, NamedTuple
 
-import dm_pix
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -20,21 +19,26 @@ _SSIM_WINDOW = 11
 
 
 def mse(estimate: Array, truth: Array) -> Array:
-    """Returns the mean squared error `mean (estimate - truth)^2`, any shape."""
-    return jnp.mean(jnp.square(estimate - truth))
+    """Returns the mean squared error `mean |estimate - truth|^2`, any shape, real or complex."""
+    return jnp.mean(_squared_modulus(estimate - truth))
 
 
 def risk(estimate: Array, truth: Array) -> Array:
-    """Returns the squared error `||estimate - truth||_2^2`, any shape.
+    """Returns the squared error `||estimate - truth||_2^2`, any shape, real or complex.
 
     Its mean over examples is the risk of the papers.
     """
-    return jnp.sum(jnp.square(estimate - truth))
+    return jnp.sum(_squared_modulus(estimate - truth))
 
 
 def nmse(estimate: Array, truth: Array) -> Array:
     """Returns `||estimate - truth||^2 / ||truth||^2`, any shape; not finite for a zero truth."""
-    return risk(estimate, truth) / jnp.sum(jnp.square(truth))
+    return risk(estimate, truth) / jnp.sum(_squared_modulus(truth))
+
+
+def _squared_modulus(x: Array) -> Array:
+    # |x|^2 by its parts: the derivative of jnp.abs is not finite at zero.
+    return jnp.square(x.real) + jnp.square(x.imag) if jnp.iscomplexobj(x) else jnp.square(x)
 
 
 def psnr(estimate: Array, truth: Array, *, peak: ArrayLike = 1.0) -> Array:
@@ -85,6 +89,8 @@ def ssim(
         margin = _SSIM_WINDOW // 2
         widths = ((margin, margin), (margin, margin), (0, 0))
         estimate, truth = (jnp.pad(a, widths, mode="reflect") for a in (estimate, truth))
+    import dm_pix
+
     return dm_pix.ssim(estimate, truth, max_val=data_range, filter_size=_SSIM_WINDOW)
 
 
@@ -115,8 +121,11 @@ def make_metrics(
         data_range: dynamic range of the SSIM.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: an unknown name, or a scale that is not positive.
     """
+    for name, value in (("peak", peak), ("data_range", data_range)):
+        if not value > 0:
+            raise ValueError(f"metrics.{name} must be positive, got {value}")
     common: dict[str, str | float | None] = {"channel": "all", "clamp": None}
     known = {
         "psnr": Metric(

@@ -15,7 +15,7 @@ import jitter_jax
 ROOT = Path(jitter_jax.__file__).parent
 MODULES = sorted(info.name for info in pkgutil.walk_packages([str(ROOT)], "jitter_jax."))
 # Needs PyTorch, of the extra `bench`.
-NOT_IMPORTED = ("jitter_jax.commands.torch_peer",)
+NOT_IMPORTED = ("jitter_jax.bench._torch_peer",)
 PUBLIC_MODULES = [
     name
     for name in MODULES
@@ -26,15 +26,13 @@ PACKAGES = ["jitter_jax", *(n for n in MODULES if (ROOT.parent / n.replace(".", 
 # A key among the positional arguments, and why.
 POSITIONAL_KEYS = {
     # Functions of a fixed form that callers hand around, all arguments positional.
-    "jitter_jax.schemes.batch.Batch.lift": "second of two, handed to `function` in its place",
+    "jitter_jax.data.batch.Batch.lift": "second of two, handed to `function` in its place",
     "jitter_jax.unroll.reconstructor.Network.init": "the form of Linen's init",
     "jitter_jax.train.step.init_state": "a part of the state, like the parameters before it",
     # A draw is the whole purpose of these: the key comes first, as in jax.random.
     "jitter_jax.attacks.threat.Ball.sample": "as in jax.random",
-    "jitter_jax.data.measure.measure": "data of the measurement",
-    "jitter_jax.evaluate.table.evaluate_conditions": "data of the evaluation",
+    "jitter_jax.noise.normal_like": "as in jax.random",
     "jitter_jax.unroll.iterate.check_jitter": "checked, not drawn from",
-    "jitter_jax.commands.train.init_params": "as in Linen",
 }
 
 
@@ -134,7 +132,7 @@ OPTIONS = {
     "operators": {"key", "dtype", "num_iterations"},
     "unroll": {"key", "jitter", "remat", "return_trajectory"},
     "attacks": {"num_steps", "step_size", "random_start", "restarts", "keep_best", "on_sphere"},
-    "evaluate": {"num_draws", "num_iterations", "chunk", "progress", "most", "budget_bytes"},
+    "evaluate": {"key", "num_draws", "num_iterations", "keep", "most", "budget_bytes"},
     "metrics": {"peak", "data_range", "border"},
 }
 

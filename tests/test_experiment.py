@@ -7,9 +7,8 @@ import pytest
 from helpers import near
 
 from configs import points, seismic, seismic_paper, seismic_wells
-from jitter_jax import experiment, unroll
+from jitter_jax import experiment, schemes, unroll
 from jitter_jax.data.pipeline import evaluation_batches
-from jitter_jax.data.sources import make_sources
 
 
 def count(tree):
@@ -18,7 +17,8 @@ def count(tree):
 
 def small(config=seismic):
     config = config.get_config()
-    config.data.update({"shape": (24, 16), "num_train": 4, "num_validation": 2, "num_test": 2})
+    config.data.update({"num_train": 4, "num_validation": 2, "num_test": 2})
+    config.data.sections.shape = (24, 16)
     return config
 
 
@@ -40,6 +40,8 @@ def test_paper_config_is_the_paper_s():
     assert config.train.batch_size == 16
     assert config.optimizer.learning_rate == 1e-4
     assert (config.network.depth, config.network.width) == (5, 64)
+    assert config.scheme.jitter.sigma == 0.1
+    assert config.optimizer.clip_norm == 0.0
     assert (config.evaluate.threat.epsilon, config.evaluate.threat.unit) == (1.0, "absolute")
 
 
@@ -49,7 +51,9 @@ def test_out_of_distribution_sets_share_the_noise_of_the_test_set():
     for name in ("test", "small_layer", "validation"):
         examples = next(evaluation_batches(built.sources[name], 2))
         measured = built.measure(examples, name)
-        x, y, scale = (np.asarray(a) for a in measured)
+        x, y, scale = (
+            np.asarray(a) for a in (measured.signal, measured.measurement, measured.scale)
+        )
         raw = jax.vmap(built.operator.forward)(jnp.asarray(examples["signal"]))
         sets[name] = y * scale[:, None, None, None] - np.asarray(raw)
         near(x * scale[:, None, None, None], examples["signal"], 1e-5)
@@ -101,30 +105,55 @@ def test_spgd_unrolls_the_proximal_method():
 
 
 def test_jitter_schedule_from_config():
-    config = seismic.get_config().scheme.jitter
-    config.kind, config.schedule = "absolute", (0.0, 2.0)
-    jitter = experiment.make_jitter(config, 2)
+    config = seismic.get_config()
+    config.unroll.num_iterations = 2
+    config.scheme.jitter.update({"kind": "absolute", "schedule": (0.0, 2.0)})
+    jitter = experiment.make_jitter(config)
     draws = [jitter(jax.random.key(i), jnp.zeros(500), jnp.int32(i), 2) for i in (0, 1)]
     assert float(jnp.abs(draws[0]).max()) == 0.0
     assert float(jnp.std(draws[1])) == pytest.approx(2.0, rel=0.1)
+    config.unroll.num_iterations = 3
     with pytest.raises(ValueError, match="2 levels"):
-        experiment.make_jitter(config, 3)
+        experiment.make_jitter(config)
 
 
 def test_matched_jitter_from_config():
-    config = seismic.get_config().scheme.jitter
-    config.kind, config.sigma, config.step_size = "matched", 1.0, 0.5
-    jitter = experiment.make_jitter(config, 3)
+    config = seismic.get_config()
+    config.unroll.num_iterations = 3
+    config.scheme.jitter.update({"kind": "matched", "sigma": 1.0})
+    with pytest.raises(ValueError, match="fixed step"):
+        experiment.make_jitter(config)
+    config.unroll.step_size.update({"name": "fixed", "value": 0.5})
+    jitter = experiment.make_jitter(config)
     draw = jitter(jax.random.key(0), jnp.zeros(4000), jnp.int32(0), 3)
     expected = unroll.jitter.matched_jitter(1.0, 0.5, 3)[0]
     assert float(jnp.linalg.norm(draw)) == pytest.approx(float(expected), rel=0.05)
 
 
-@pytest.mark.parametrize("level", ["fixed", "krainovic"])
-def test_input_level(level):
-    config = seismic.get_config().scheme.input_jitter
-    config.level = level
-    assert experiment.input_level(config) > 0
+def test_input_level_of_the_data():
+    """The closed form, from signals and noise as training sees them."""
+    config = small()
+    config.scheme.input_jitter.level = "krainovic"
+    built = experiment.build(config)
+    source, measure = built.sources["train"], built.measure
+    level = experiment.input_level(config.scheme.input_jitter, source, measure, 0.01)
+    batch = measure(next(evaluation_batches(source, 4)), "train")
+    expected = schemes.krainovic_level(
+        0.5,
+        noise_std=0.01 * float(np.mean(1 / np.asarray(batch.scale))),
+        signal_energy=float(np.mean(np.sum(np.asarray(batch.signal) ** 2, (1, 2, 3)))),
+        measurement_size=24 * 16,
+        signal_dimension=24 * 16,
+    )
+    assert level == pytest.approx(expected, rel=1e-5)
+    assert level > 0
+
+
+def test_no_closed_form_level_for_a_signal_that_is_zero():
+    config = points.get_config()
+    config.scheme.input_jitter.level = "krainovic"
+    with pytest.raises(ValueError, match="epsilon"):
+        experiment.build(config)
 
 
 BAD_FIELDS = {
@@ -136,58 +165,105 @@ BAD_FIELDS = {
     "unroll.start": "noise",
     "scheme.name": "magic",
     "scheme.jitter.kind": "pink",
+    "scheme.adversarial.threat.epsilon": -0.5,
+    "scheme.input_jitter.level": "much",
     "data.kind": "radar",
     "data.normalisation": "l2",
     "data.noise_std": -0.1,
     "evaluate.attack.name": "magic",
     "evaluate.threat.norm": "l3",
+    "evaluate.num_draws": 0,
+    "metrics.peak": -1.0,
+    "data.num_validation": 0,
+    "data.sections.added_layer": "wide",
 }
 
 
 @pytest.mark.parametrize("field", BAD_FIELDS)
 def test_bad_fields_name_the_value(field):
     config = small()
-    with config.unlocked(), config.ignore_type():
+    with config.ignore_type():
         config.update_from_flattened_dict({field: BAD_FIELDS[field]})
     with pytest.raises(ValueError, match=str(BAD_FIELDS[field])):
-        built = experiment.build(config)
-        built.measure(next(evaluation_batches(built.sources["train"], 1)), "train")
+        experiment.build(config)
+
+
+def test_unknown_and_missing_fields_are_named():
+    config = small()
+    with pytest.raises(AttributeError, match="widht"):
+        config.network.widht = 3
+    with config.unlocked():
+        config.network.widht = 3
+        del config.train.keep
+    with pytest.raises(ValueError, match=r"unknown field network.widht; missing field train.keep"):
+        experiment.build(config)
+
+
+def test_ssim_needs_room():
+    config = small()
+    config.data.sections.shape = (24, 8)
+    with pytest.raises(ValueError, match="11x11"):
+        experiment.build(config)
+
+
+def file_config(path, **fields):
+    config = small()
+    config.data.update({"kind": "file", "out_of_distribution": (), "num_test": 5})
+    config.data.file.update({"train": str(path / "train.npz"), "test": str(path / "test.npy")})
+    config.update_from_flattened_dict(fields)
+    return config
 
 
 def test_file_sources(tmp_path):
-    signals = np.arange(6 * 4 * 3, dtype=np.float32).reshape(6, 4, 3)
+    signals = np.arange(6 * 12 * 11, dtype=np.float32).reshape(6, 12, 11)
     np.savez(tmp_path / "train.npz", signal=signals, measurement=-signals)
     np.save(tmp_path / "test.npy", signals[:2])
-    options = {
-        "seed": 0,
-        "shape": (4, 3),
-        "num_train": 1,
-        "num_validation": 2,
-        "num_test": 5,
-        "train_file": str(tmp_path / "train.npz"),
-        "test_file": str(tmp_path / "test.npy"),
-    }
-    sources = make_sources("file", **options)
+    sources = experiment.build(file_config(tmp_path)).sources
     assert [len(sources[name]) for name in ("train", "validation", "test")] == [4, 2, 2]
     np.testing.assert_array_equal(sources["validation"][1]["measurement"][..., 0], -signals[5])
     with pytest.raises(IndexError):
         sources["validation"][2]
-    with pytest.raises(ValueError, match="num_validation=6"):
-        make_sources("file", **(options | {"num_validation": 6}))
-    with pytest.raises(ValueError, match="test_file"):
-        make_sources("file", **(options | {"test_file": ""}))
-    with pytest.raises(ValueError, match="small_bias"):
-        make_sources("file", **options, out_of_distribution=("small_bias",))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"data.num_validation": 6}, "num_validation=6"),
+        ({"data.file.test": ""}, "data.file.test is empty"),
+        ({"data.out_of_distribution": ("small_bias",)}, "small_bias"),
+        ({"data.out_of_distribution": ("sigmoid",)}, "data.folder is empty"),
+    ],
+)
+def test_bad_file_fields(fields, message, tmp_path):
+    signals = np.ones((6, 12, 11), np.float32)
+    np.savez(tmp_path / "train.npz", signal=signals)
+    np.save(tmp_path / "test.npy", signals[:2])
+    with pytest.raises(ValueError, match=message):
+        experiment.build(file_config(tmp_path, **fields))
+
+
+def test_one_file_is_not_both(tmp_path):
+    np.savez(tmp_path / "train.npz", signal=np.ones((6, 12, 11), np.float32))
+    config = file_config(tmp_path)
+    config.data.file.test = config.data.file.train
+    with pytest.raises(ValueError, match="the same file"):
+        experiment.build(config)
+
+
+def test_wells_are_not_both():
+    config = small()
+    config.data.kind = "wells"
+    config.data.wells.test = ("F03_2",)
+    with pytest.raises(ValueError, match="F03_2"):
+        experiment.build(config)
 
 
 def test_given_measurements_are_only_normalised(tmp_path):
     signals = np.ones((3, 24, 16), np.float32)
-    np.savez(tmp_path / "data.npz", signal=signals, measurement=4 * signals)
-    config = small()
-    config.data.update({"kind": "file", "num_validation": 1})
-    config.data.train_file = config.data.test_file = str(tmp_path / "data.npz")
-    config.data.out_of_distribution = ()
-    built = experiment.build(config)
+    np.savez(tmp_path / "train.npz", signal=signals, measurement=4 * signals)
+    np.save(tmp_path / "test.npy", signals)
+    built = experiment.build(file_config(tmp_path, **{"data.num_validation": 1}))
     measured = built.measure(next(evaluation_batches(built.sources["train"], 2)), "train")
     near(measured.measurement, np.ones((2, 24, 16, 1)), 1e-6)
     near(measured.signal, np.full((2, 24, 16, 1), 0.25), 1e-6)
+    near(measured.scale, np.full(2, 4.0), 1e-6)

@@ -24,9 +24,9 @@ def fgsm(ball: Ball) -> Attack:
 
     def attack(objective: Objective, start: Array, key: Array) -> tuple[Array, AttackInfo]:
         del key
-        value, ascent = value_and_ascent(objective, start)
+        value, ascent, nonfinite = value_and_ascent(objective, start)
         delta = ball.project(start + ball.radius * ball.steepest(ascent))
         clean, final = objective(jnp.zeros_like(start)), objective(delta)
-        return delta, AttackInfo(clean, final, jnp.stack([value, final]))
+        return delta, AttackInfo(clean, final, jnp.stack([value, final]), nonfinite)
 
     return attack

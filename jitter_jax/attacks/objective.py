@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 
 from jitter_jax.attacks.threat import Space
+from jitter_jax.metrics import mse
 from jitter_jax.operators import LinearOperator
 
 Array = jax.Array
@@ -36,7 +36,6 @@ def reconstruction_error(
     """
 
     def objective(delta: Array) -> Array:
-        error = reconstruct(perturbed(operator, y, delta, space)) - x
-        return jnp.mean(jnp.square(jnp.abs(error)) if jnp.iscomplexobj(error) else error**2)
+        return mse(reconstruct(perturbed(operator, y, delta, space)), x)
 
     return objective

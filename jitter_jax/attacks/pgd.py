@@ -58,22 +58,26 @@ def pgd(
     def attack(objective: Objective, start: Array, key: Array) -> tuple[Array, AttackInfo]:
         def climb(carry, _):
             delta, best = carry
-            value, ascent = value_and_ascent(objective, delta)
+            value, ascent, nonfinite = value_and_ascent(objective, delta)
             best = better(best, (delta, value))
             delta = ball.project(delta + step_size * ball.radius * ball.steepest(ascent))
-            return (delta, best), value
+            return (delta, best), (value, nonfinite)
 
         def restart(best, index):
             draw = ball.sample(jax.random.fold_in(key, index), start)
             first = jnp.where(random_start | (index > 0), draw, start)
-            (delta, best), values = jax.lax.scan(climb, (first, best), length=num_steps)
+            (delta, best), (values, nonfinite) = jax.lax.scan(
+                climb, (first, best), length=num_steps
+            )
             last = (delta, objective(delta))
             best = better(best, last) if keep_best else last
-            return best, jnp.append(values, last[1])
+            return best, (jnp.append(values, last[1]), jnp.sum(nonfinite))
 
         zero = jnp.zeros_like(start)
         clean = objective(zero)
-        (delta, value), history = jax.lax.scan(restart, (zero, clean), jnp.arange(restarts))
-        return delta, AttackInfo(clean, value, history)
+        (delta, value), (history, nonfinite) = jax.lax.scan(
+            restart, (zero, clean), jnp.arange(restarts)
+        )
+        return delta, AttackInfo(clean, value, history, jnp.sum(nonfinite))
 
     return attack

@@ -21,6 +21,6 @@ def random(ball: Ball, *, on_sphere: bool = False) -> Attack:
     def attack(objective: Objective, start: Array, key: Array) -> tuple[Array, AttackInfo]:
         delta = ball.sample(key, start, on_sphere=on_sphere)
         clean, value = objective(jnp.zeros_like(start)), objective(delta)
-        return delta, AttackInfo(clean, value, jnp.stack([clean, value]))
+        return delta, AttackInfo(clean, value, jnp.stack([clean, value]), jnp.int32(0))
 
     return attack

@@ -19,27 +19,32 @@ class AttackInfo(NamedTuple):
         value: objective at the perturbation returned, scalar.
         history: objective at the points visited, in their order; `(restarts, num_steps + 1)` for
             projected gradient descent.
+        nonfinite: number of entries of the gradients that were not finite and counted as zero,
+            scalar int32. Where it is not 0 the attack was partly blind.
     """
 
     clean: Array
     value: Array
     history: Array
+    nonfinite: Array
 
 
 # (objective, start, key) -> (delta, info). `start` gives the shape and dtype of the perturbation.
 Attack = Callable[[Objective, Array, Array], tuple[Array, AttackInfo]]
 
 
-def value_and_ascent(objective: Objective, delta: Array) -> tuple[Array, Array]:
-    """Returns the objective and the direction of its steepest ascent.
+def value_and_ascent(objective: Objective, delta: Array) -> tuple[Array, Array, Array]:
+    """Returns the objective, the direction of its steepest ascent, and its entries not finite.
 
     For complex `delta` JAX's gradient is the conjugate of that direction. Entries of the gradient
     that are not finite count as zero.
     """
     value, gradient = jax.value_and_grad(objective)(delta)
+    finite = jnp.isfinite(gradient)
     # A step along not-a-number would leave the ball; a norm has such a derivative at zero.
-    gradient = jnp.where(jnp.isfinite(gradient), gradient, 0)
-    return value, gradient.conj() if jnp.iscomplexobj(gradient) else gradient
+    gradient = jnp.where(finite, gradient, 0)
+    ascent = gradient.conj() if jnp.iscomplexobj(gradient) else gradient
+    return value, ascent, jnp.sum(~finite, dtype=jnp.int32)
 
 
 def better(best: tuple[Array, Array], candidate: tuple[Array, Array]) -> tuple[Array, Array]:

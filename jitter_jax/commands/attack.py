@@ -1,67 +1,29 @@
 """Attack trained reconstructors: the work of `bin/attack`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from jitter_jax import experiment as experiments
 from jitter_jax.attacks import Threat, perturbed
-from jitter_jax.commands.evaluate import evaluate, read_test_set, write_json
-from jitter_jax.commands.train import init_params
+from jitter_jax.commands.evaluate import KEPT, evaluate, first_examples, write_json
+from jitter_jax.commands.runs import load_config, load_trained
 from jitter_jax.evaluate.evaluator import Evaluated
 from jitter_jax.evaluate.figures import Panel, largest, panels_figure, points_figure
 from jitter_jax.evaluate.table import Condition, format_rows, standard_conditions, write_csv
 from jitter_jax.experiment import Experiment
-from jitter_jax.train import load_config, restore_params
 
-
-class Run(NamedTuple):
-    """A trained reconstructor, read back from its folder.
-
-    Attributes:
-        name: the folder's own name, and the scheme it was trained by.
-        experiment: rebuilt from the folder's config.
-        params: the last checkpoint's parameters; their average if the run kept one.
-        step: the step they are of.
-    """
-
-    name: str
-    experiment: Experiment
-    params: Any
-    step: int
-
-
-def load_run(workdir: str | Path, overrides: dict[str, Any] | None = None) -> Run:
-    """Read a run back.
-
-    Args:
-        workdir: the run's folder.
-        overrides: fields of the config, by dotted name, that take other values than in training.
-
-    Raises:
-        ConfigError: there is no run in the folder.
-        CheckpointError: there is no usable checkpoint, or it is not of the config's network.
-    """
-    import jax
-
-    config = ConfigDict(load_config(workdir))
-    for name, value in (overrides or {}).items():
-        with config.ignore_type():
-            config.update_from_flattened_dict({name: value})
-    experiment = experiments.build(config)
-    like = jax.eval_shape(lambda key: init_params(experiment, key), jax.random.key(0))
-    params, step = restore_params(workdir, like)
-    return Run(f"{Path(workdir).name} ({config.scheme.name})", experiment, params, step)
+Results = dict[str, Evaluated]
 
 
 def attack_runs(
     workdirs: Sequence[str | Path],
     output: str | Path,
     *,
-    overrides: dict[str, Any],
+    overrides: Mapping[str, Any],
     epsilons: Sequence[float] = (),
     num_examples: int | None = None,
     num_iterations: int | None = None,
@@ -86,81 +48,104 @@ def attack_runs(
         The report, as written to `attack.json`.
 
     Raises:
-        ValueError: an argument is not accepted.
+        ValueError: an argument is not accepted, or the runs cannot be compared.
     """
     for epsilon in epsilons:
         Threat(epsilon)  # refuses what is not a size
-    runs = [load_run(workdir, overrides) for workdir in workdirs]
-    if len({run.name for run in runs}) < len(runs):
-        raise ValueError(f"workdirs must have different names, got {[str(w) for w in workdirs]}")
+    names = [Path(workdir).name for workdir in workdirs]
+    if len(set(names)) < len(names):
+        raise ValueError(f"workdirs must have different names, got {names}")
+    configs = [load_config(workdir, overrides) for workdir in workdirs]
+    check_comparable(names, configs)
+    runs = {
+        name: experiments.build(c, num_iterations=num_iterations)
+        for name, c in zip(names, configs, strict=True)
+    }
+    trained = [load_trained(workdir) for workdir in workdirs]
+    output = Path(output)
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"output={str(output)!r} is not accepted: it is not a folder")
     report: dict[str, Any] = {"runs": []}
-    results, all_rows = [], []
-    for run in runs:
-        conditions = standard_conditions(run.experiment.config.data.out_of_distribution)
-        conditions += [
-            Condition(f"{name} at {epsilon:g}", "test", attack, epsilon)
-            for name, attack in (("average case", "random"), ("worst case", "worst"))
-            for epsilon in epsilons
-        ]
-        part, result = evaluate(
-            run.experiment,
-            run.params,
-            conditions,
+    results: dict[str, Results] = {}
+    for (name, experiment), (*_, params, step) in zip(runs.items(), trained, strict=True):
+        part, results[name] = evaluate(
+            experiment,
+            params,
+            conditions_of(experiment, epsilons),
             num_examples=num_examples,
             num_iterations=num_iterations,
             seed=seed,
             progress=progress,
         )
-        print(f"\n{run.name}, step {run.step}\n{format_rows(part['rows'])}")
-        report["runs"].append({"name": run.name, "step": run.step, **part})
-        results.append(result)
-        all_rows += [{"run": run.name, **row} for row in part["rows"]]
-    output = Path(output)
+        scheme = experiment.config.scheme.name
+        print(f"\n{name}: {scheme}, step {step}\n{format_rows(part['rows'])}")
+        report["runs"].append({"name": name, "scheme": scheme, "step": step, **part})
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / "attack.json", report)
-    write_csv(output / "attack.csv", all_rows)
-    attack_figure(runs, results, output / "attack.png", num_examples=num_examples)
+    rows = [{"run": run["name"], **row} for run in report["runs"] for row in run["rows"]]
+    write_csv(output / "attack.csv", rows)
+    attack_figure(runs, results, output / "attack.png")
     return report
 
 
+def conditions_of(experiment: Experiment, epsilons: Sequence[float]) -> list[Condition]:
+    """Return the standard rows, and one of each attack for each further epsilon."""
+    curve = [
+        Condition(f"{name} at {epsilon:g}", "test", attack, epsilon)
+        for name, attack in (("average case", "random"), ("worst case", "worst"))
+        for epsilon in epsilons
+    ]
+    return standard_conditions(experiment.config.data.out_of_distribution) + curve
+
+
+def check_comparable(names: Sequence[str], configs: Sequence[ConfigDict]) -> None:
+    """Refuse runs whose numbers would not be of the same problem.
+
+    Raises:
+        ValueError: naming the part of the config that differs.
+    """
+    for name, config in zip(names[1:], configs[1:], strict=True):
+        for part in ("data", "operator", "metrics", "evaluate"):
+            if config[part].to_dict() != configs[0][part].to_dict():
+                raise ValueError(
+                    f"the runs {names[0]} and {name} differ in `{part}` of their configs, so their "
+                    "numbers would not be comparable; attack them one by one"
+                )
+
+
 def attack_figure(
-    runs: Sequence[Run],
-    results: Sequence[dict[str, Evaluated]],
-    path: Path,
-    *,
-    num_examples: int | None,
+    runs: Mapping[str, Experiment], results: Mapping[str, Results], path: Path
 ) -> None:
-    """Draw what an attack does to the first test signal: one row a run."""
-    rows, panels = [], []
-    for run, result in zip(runs, results, strict=True):
-        signals, measurements, _ = read_test_set(run.experiment, "test", num_examples)
-        clean, worst = result["clean"], result["worst case"]
-        if signals.ndim == 2:
-            panels.append((f"{run.name}\nclean", measurements, clean.estimate))
-            attacked = measurements + worst.delta
-            panels.append((f"{run.name}\nworst case", attacked, worst.estimate))
+    """Draw what an attack does to the first test signal (to all points): one row a run."""
+    rows, clouds = [], []
+    for name, experiment in runs.items():
+        clean, worst = results[name]["clean"], results[name]["worst case"]
+        label = f"{name} ({experiment.config.scheme.name})"
+        batch = first_examples(experiment, "test", min(KEPT, len(clean.estimate)))
+        signals, measurements = np.asarray(batch.signal), np.asarray(batch.measurement)
+        if experiment.config.data.kind == "points":
+            clouds.append((f"{label}\nclean", measurements, clean.estimate))
+            clouds.append((f"{label}\nworst case", measurements + worst.delta, worst.estimate))
             continue
-        x, limit = signals[0], largest(signals[0])
-        space = run.experiment.config.evaluate.threat.space
-        shift = perturbed(
-            run.experiment.operator, np.zeros_like(measurements[0]), worst.delta[0], space
-        )
+        x, y, limit = signals[0], measurements[0], largest(signals[0])
+        space = experiment.threat.space
+        shift = perturbed(experiment.operator, np.zeros_like(y), worst.delta[0], space)
+        change = worst.estimate[0] - clean.estimate[0]
         rows.append(
             [
-                Panel("measurement", measurements[0], largest(measurements[0])),
+                Panel("measurement", y, largest(y)),
                 Panel("truth", x, limit),
                 Panel(_titled("clean estimate", clean), clean.estimate[0], limit),
                 Panel(_titled("attacked estimate", worst), worst.estimate[0], limit),
-                Panel(
-                    "what the attack changed (x5)", 5 * (worst.estimate - clean.estimate)[0], limit
-                ),
-                Panel("perturbation (x20)", 20 * np.asarray(shift), largest(measurements[0])),
+                Panel("what the attack changed", change, limit),
+                Panel("perturbation (x10)", 10 * np.asarray(shift), largest(y)),
             ]
         )
-    if panels:
-        points_figure(panels, signals[0], path)
+    if clouds:
+        points_figure(clouds, signals[0], path)
     else:
-        panels_figure(rows, path, row_labels=[run.name for run in runs])
+        labels = [f"{name} ({e.config.scheme.name})" for name, e in runs.items()]
+        panels_figure(rows, path, row_labels=labels)
 
 
 def _titled(text: str, result: Evaluated) -> str:

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from jitter_jax.commands.evaluate import write_json
 from jitter_jax.commands.train import train_and_evaluate
 from jitter_jax.evaluate.table import header, spread
-from jitter_jax.experiment import SCHEMES
+from jitter_jax.experiment import build, resolve
 from jitter_jax.metrics import HIGHER_IS_BETTER
 from jitter_jax.train import check_config
 
@@ -36,7 +36,8 @@ def compare(
     Args:
         config: the experiment; its scheme and seeds are replaced.
         workdir: folder of the runs, one subfolder each.
-        schemes: names of schemes; differences are taken to the first.
+        schemes: names of schemes, `name` or `name@method` of the unroll (`mse@proximal` is the
+            reference of `spgd_jitter`); differences are taken to the first.
         num_seeds: at least 1.
         progress: whether to show progress bars.
 
@@ -46,18 +47,15 @@ def compare(
     Raises:
         ValueError: a scheme is unknown, or `num_seeds` is below 1.
     """
-    for scheme in schemes:
-        if scheme not in SCHEMES:
-            raise ValueError(f"schemes has {scheme!r}: of {SCHEMES} are expected")
     if num_seeds < 1:
         raise ValueError(f"seeds={num_seeds} is not accepted: at least 1 is expected")
+    for scheme in schemes:
+        build(config_of(config, scheme, 0))  # refuses now what would stop a later run
     values: Values = {}
     for seed in range(num_seeds):
         for scheme in schemes:
-            run = ConfigDict(config.to_dict())
-            run.seed = run.data.seed = seed
-            run.scheme.name = scheme
-            report = _finished(run, Path(workdir) / f"{scheme}-{seed}", progress=progress)
+            folder = Path(workdir) / f"{scheme.replace('@', '-')}-{seed}"
+            report = _finished(config_of(config, scheme, seed), folder, progress=progress)
             _collect(values, scheme, report)
     summary = summarise(values, schemes)
     write_json(Path(workdir) / "summary.json", summary)
@@ -67,11 +65,28 @@ def compare(
     return summary
 
 
+def config_of(config: ConfigDict, scheme: str, seed: int) -> ConfigDict:
+    """Return the config of one run.
+
+    Args:
+        config: the experiment.
+        scheme: name of a scheme; `mse@proximal` also names the method of the unroll.
+        seed: of data and training.
+    """
+    config = config.copy_and_resolve_references()
+    config.seed = config.data.seed = seed
+    config.scheme.name, _, method = scheme.partition("@")
+    config.unroll.method = method or config.unroll.method
+    return config
+
+
 def _finished(config: ConfigDict, workdir: Path, *, progress: bool) -> dict[str, Any]:
     path = workdir / "evaluation.json"
     if path.exists():
-        check_config(workdir, config)
-        return json.loads(path.read_text())
+        check_config(workdir, resolve(config))
+        report = json.loads(path.read_text())
+        if report["step"] == config.train.num_steps:
+            return report
     print(f"\n{workdir}")
     return train_and_evaluate(config, workdir, progress=progress)
 

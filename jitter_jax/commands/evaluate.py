@@ -1,35 +1,38 @@
 """Evaluate one trained reconstructor, and write down what every number means."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
+from ml_collections import ConfigDict
 
-from jitter_jax.attacks import Threat
+from jitter_jax.data.batch import Batch
 from jitter_jax.data.pipeline import evaluation_batches
+from jitter_jax.data.sources import Part
 from jitter_jax.evaluate.evaluator import Evaluated, chunk_for_memory
 from jitter_jax.evaluate.table import (
     Condition,
-    MeasuredSet,
     evaluate_conditions,
     format_rows,
-    make_evaluators,
     standard_conditions,
 )
-from jitter_jax.experiment import Experiment, make_attack
+from jitter_jax.experiment import Experiment
+from jitter_jax.keys import domain_key
+
+KEPT = 64  # estimates that are kept for figures
 
 
 def evaluate_run(
-    experiment: Experiment, params: Any, path: Path, *, progress: bool = True
+    experiment: Experiment, params: Any, step: int, path: Path, *, progress: bool = True
 ) -> dict[str, Any]:
     """Evaluate under the config's own threat, print the table and write the JSON.
 
     Args:
         experiment: the experiment.
         params: trained parameters.
+        step: the step they are of.
         path: where the JSON goes.
         progress: whether to show a progress bar.
 
@@ -38,6 +41,7 @@ def evaluate_run(
     """
     conditions = standard_conditions(experiment.config.data.out_of_distribution)
     report, _ = evaluate(experiment, params, conditions, progress=progress)
+    report = {"step": step, **report}
     write_json(path, report)
     print(format_rows(report["rows"]))
     return report
@@ -56,106 +60,128 @@ def evaluate(
     """Evaluate the conditions under `config.evaluate`.
 
     Args:
-        experiment: the experiment; `experiment.config.evaluate` holds the threat, the attack, the
-            draws of the average case and the memory budget.
+        experiment: the experiment.
         params: trained parameters.
         conditions: the rows.
         num_examples: signals of each set, from its first; all if None.
-        num_iterations: K of the reconstruction; that of the config if None.
+        num_iterations: K, which `experiment` was built with; that of the config if None.
         seed: of the random draws.
         progress: whether to show a progress bar.
 
     Returns:
         The report, with the definition of every number, and the results by condition.
+
+    Raises:
+        ValueError: `num_examples` is below 1, or the memory budget is not positive.
     """
     config = experiment.config.evaluate
-    threat = Threat(**config.threat.to_dict())
-    test_sets = {
-        name: read_test_set(experiment, name, num_examples)
-        for name in dict.fromkeys(condition.test_set for condition in conditions)
-    }
-    test = test_sets["test"]
+    if num_examples is not None and num_examples < 1:
+        raise ValueError(f"num_examples={num_examples} is not accepted: at least 1 is expected")
+    sizes = [len(experiment.sources[condition.test_set]) for condition in conditions]
     chunk = chunk_for_memory(
         experiment.reconstructor,
         params,
-        experiment.operator,
-        test.measurements[0],
+        first_examples(experiment, conditions[0].test_set, 1),
         budget_bytes=config.memory_gb * 1e9,
-        most=len(test.signals),
-    )
-    evaluators = make_evaluators(
-        experiment.reconstructor,
-        experiment.metrics,
-        make_attack(config.attack, where="evaluate"),
-        num_draws=config.num_draws,
-        on_sphere=config.on_sphere,
+        most=min(max(sizes), num_examples or max(sizes)),
         num_iterations=num_iterations,
     )
     rows, results = evaluate_conditions(
-        evaluators,
+        experiment.evaluators,
         params,
-        experiment.operator,
-        test_sets,
+        batches_with_bar(experiment, chunk, num_examples, len(conditions), show=progress),
         conditions,
-        threat,
-        jax.random.key(seed),
-        chunk=chunk,
-        progress=progress_bar(progress, len(conditions)),
+        experiment.threat,
+        key=domain_key(seed, "attack"),
+        metrics=list(experiment.metrics),
+        keep=KEPT,
     )
-    unrolls = experiment.config.unroll.num_iterations
-    definitions = {
-        "metrics": {name: metric.definition for name, metric in experiment.metrics.items()},
-        "spread": "standard deviation over the signals of the set",
-        "threat": config.threat.to_dict(),
-        "worst case": config.attack.to_dict() | {"objective": "mean |H(y + delta) - x|^2"},
-        "average case": {
-            "draws": config.num_draws,
-            "distribution": f"uniform {'on the surface of' if config.on_sphere else 'in'} the ball",
-            "metrics": "mean over the draws",
-        },
-        "num_iterations": unrolls if num_iterations is None else num_iterations,
-        "normalisation": experiment.config.data.normalisation,
-        "seed": seed,
-        "scheme": experiment.config.scheme.name,
-    }
-    return {"rows": rows, "definitions": definitions}, results
+    return {"rows": rows, "definitions": definitions(experiment, num_iterations, seed)}, results
 
 
-def read_test_set(experiment: Experiment, name: str, num_examples: int | None) -> MeasuredSet:
-    """Measure the first signals of a set."""
-    source = experiment.sources[name]
-    count = len(source) if num_examples is None else min(num_examples, len(source))
-    if count < 1:
-        raise ValueError(f"num_examples={num_examples} is not accepted: at least 1 is expected")
-    signals, measurements, numbers = [], [], []
-    for examples in evaluation_batches(source, min(count, 64)):
-        measured = experiment.measure(examples, name)
-        signals.append(np.asarray(measured.signal))
-        measurements.append(np.asarray(measured.measurement))
-        numbers.append(examples["index"])
-        if sum(map(len, signals)) >= count:
-            break
-    return MeasuredSet(
-        *(np.concatenate(parts)[:count] for parts in (signals, measurements, numbers))
-    )
+def batches_with_bar(
+    experiment: Experiment, chunk: int, limit: int | None, num_conditions: int, *, show: bool
+) -> Callable[[str], Iterator[tuple[Batch, int]]]:
+    """Return the function that gives a set's measured batches, all of one size.
 
+    The last batch is filled up with its first example: one compiled shape serves all.
 
-def progress_bar(show: bool, num_conditions: int) -> Callable:
-    """Return a wrapper that shows how far the evaluation of the conditions has come."""
+    Args:
+        experiment: the experiment.
+        chunk: signals in a batch.
+        limit: at most this many signals of a set.
+        num_conditions: how often the function will be called, for the progress bar.
+        show: whether to show the bar.
+    """
     from tqdm import tqdm
 
-    state = {"row": 0}
+    row = 0
 
-    def wrap(chunks):
-        state["row"] += 1
-        description = f"evaluating {state['row']} of {num_conditions}"
-        return tqdm(chunks, desc=description, disable=not show, leave=False)
+    def batches(name: str) -> Iterator[tuple[Batch, int]]:
+        nonlocal row
+        row += 1
+        source = experiment.sources[name]
+        source = Part(source, 0, min(len(source), limit or len(source)))
+        parts = tqdm(
+            evaluation_batches(source, chunk),
+            total=-(-len(source) // chunk),
+            desc=f"evaluating {row} of {num_conditions}",
+            disable=not show,
+            leave=False,
+        )
+        for examples in parts:
+            count = len(examples["index"])
+            rows = np.where(np.arange(chunk) < count, np.arange(chunk), 0)
+            filled = {key: values[rows] for key, values in examples.items()}
+            yield experiment.measure(filled, name), count
 
-    return wrap
+    return batches
+
+
+def first_examples(experiment: Experiment, name: str, count: int) -> Batch:
+    """Return the first examples of a set, measured; fewer if it has fewer."""
+    return experiment.measure(next(evaluation_batches(experiment.sources[name], count)), name)
+
+
+def definitions(experiment: Experiment, num_iterations: int | None, seed: int) -> dict[str, Any]:
+    """Return what every number of a report means, as JSON values."""
+    config = experiment.config
+    draws = config.evaluate.num_draws
+    place = "on the surface of" if config.evaluate.on_sphere else "in"
+    return {
+        "metrics": {name: metric.definition for name, metric in experiment.metrics.items()},
+        "spread": "standard deviation over the signals of the set",
+        "threat": config.evaluate.threat.to_dict(),
+        "worst case": attack_definition(config.evaluate.attack),
+        "average case": {
+            "draws": draws,
+            "distribution": f"uniform {place} the ball",
+            "metrics": "mean over the draws",
+        },
+        "reconstruction": {
+            "method": config.unroll.method,
+            "num_iterations": num_iterations or config.unroll.num_iterations,
+            "jitter": "none",
+        },
+        "normalisation": config.data.normalisation,
+        "data_seed": config.data.seed,
+        "seed": seed,
+        "scheme": config.scheme.name,
+    }
+
+
+def attack_definition(config: ConfigDict) -> dict[str, Any]:
+    """Return what an attack does, as JSON values, with nothing implied."""
+    common = {"name": config.name, "objective": "mean |H(y + delta) - x|^2"}
+    if config.name == "fgsm":
+        return {**common, "rule": "radius * s(gradient) from the zero perturbation"}
+    plain = config.to_dict()
+    plain["step_size"] = plain["step_size"] or 2.5 / plain["num_steps"]
+    return {**plain, **common, "rule": "step_size * radius * s(gradient), then projection"}
 
 
 def write_json(path: Path, report: Any) -> None:
     """Write strict JSON by way of a temporary file, so that a reader never sees half of it."""
-    temporary = path.with_suffix(path.suffix + ".part")
+    temporary = path.with_name(path.name + ".part")
     temporary.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
     temporary.replace(path)

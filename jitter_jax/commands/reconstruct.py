@@ -1,12 +1,13 @@
 """Reconstruct measurements that have no truth: the work of `bin/reconstruct`."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jitter_jax.commands.attack import Run, load_run
+from jitter_jax.commands.runs import Trained, load_trained
 from jitter_jax.data import as_float32, load_arrays
 from jitter_jax.data.measure import normalise
 from jitter_jax.evaluate.figures import Panel, largest, panels_figure
@@ -23,13 +24,13 @@ def reconstruct_file(
 ) -> np.ndarray:
     """Reconstruct the measurements of a file with a trained network.
 
-    Writes `<output>.npz` with `estimate`, shaped like the measurements and in their unit, and
-    `<output>.png` with the first measurement, its estimate, and the estimate measured again.
+    Writes `<output>.npz` with `estimate`, `(sections, time, traces, 1)` in the measurements' unit,
+    and `<output>.png` with the first measurement, its estimate, and the estimate measured again.
 
     Args:
         workdir: folder of a trained run.
-        path: `.npz` or `.npy` file: `(time, traces)`, `(sections, time, traces)` or the latter with
-            a channel axis.
+        path: `.npz` or `.npy` file: `(time, traces)` or `(sections, time, traces)`, and either with
+            a channel axis of length 1.
         output: where the results go, without suffix.
         key: name of the array in a `.npz` file; not needed if it has one array only.
         transpose: the array is `(..., traces, time)`.
@@ -42,21 +43,24 @@ def reconstruct_file(
         FileNotFoundError: there is no such file.
         ValueError: the file is not as above.
     """
+    archive, picture = (Path(f"{output}{suffix}") for suffix in (".npz", ".png"))
+    if Path(path).resolve() in (archive.resolve(), picture.resolve()):
+        raise ValueError(f"output={str(output)!r} is not accepted: it would overwrite {path}")
     measurements = _read(path, key, transpose)
-    run = load_run(workdir)
-    estimates = np.stack([_reconstruct(run, y, num_iterations) for y in measurements])
-    output = Path(output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(output.with_suffix(".npz"), estimate=estimates)
+    trained = load_trained(workdir)
+    reconstruct = _compiled(trained, num_iterations)
+    estimates = np.stack([np.asarray(reconstruct(y)) for y in measurements])
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(archive, estimate=estimates)
     y, estimate = measurements[0], estimates[0]
-    again = np.asarray(run.experiment.operator.forward(jnp.asarray(estimate)))
+    again = np.asarray(trained.operator.forward(jnp.asarray(estimate)))
     limit = _clipped(y)
     panels = [
         Panel("measurement y", y, limit),
         Panel("estimate H(y)", estimate, _clipped(estimate)),
         Panel("A H(y)", again, limit),
     ]
-    panels_figure([panels], output.with_suffix(".png"))
+    panels_figure([panels], picture)
     return estimates
 
 
@@ -65,17 +69,17 @@ def _clipped(image: np.ndarray) -> float:
     return float(np.percentile(np.abs(image), 99.5)) or largest(image)
 
 
-def _reconstruct(run: Run, y: np.ndarray, num_iterations: int | None) -> np.ndarray:
-    experiment = run.experiment
+def _compiled(trained: Trained, num_iterations: int | None) -> Callable[[np.ndarray], jax.Array]:
+    """Return the reconstruction of one measurement in its own unit."""
 
-    def one(y):
-        measured = normalise(y, y, experiment.config.data.normalisation)
-        estimate = experiment.reconstructor.apply(
-            run.params, experiment.operator, measured.measurement, num_iterations=num_iterations
+    def one(y: jax.Array) -> jax.Array:
+        measured = normalise(y, y, trained.config.data.normalisation)
+        estimate = trained.reconstructor.apply(
+            trained.params, trained.operator, measured.measurement, num_iterations=num_iterations
         )
         return measured.scale * estimate
 
-    return np.asarray(jax.jit(one)(y))
+    return jax.jit(one)
 
 
 def _read(path: str | Path, key: str | None, transpose: bool) -> np.ndarray:
@@ -84,7 +88,7 @@ def _read(path: str | Path, key: str | None, transpose: bool) -> np.ndarray:
         raise ValueError(f"{path} has the arrays {sorted(arrays)}: name one of them by --key")
     name = key or next(iter(arrays))
     array = as_float32(path, name, arrays[name])
-    if array.ndim == 4 and array.shape[-1] == 1:
+    if array.ndim >= 3 and array.shape[-1] == 1:
         array = array[..., 0]
     if array.ndim == 2:
         array = array[None]

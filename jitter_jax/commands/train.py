@@ -1,16 +1,18 @@
 """Train one reconstructor and judge it: the work of `bin/train`."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
 from jitter_jax import experiment as experiments
 from jitter_jax import train
-from jitter_jax.commands.evaluate import evaluate_run, read_test_set
+from jitter_jax.commands.evaluate import evaluate_run, first_examples
+from jitter_jax.commands.runs import start
 from jitter_jax.data.pipeline import evaluation_batches, training_iterator
 from jitter_jax.evaluate.figures import Panel, largest, panels_figure, points_figure
 from jitter_jax.experiment import Experiment
@@ -23,14 +25,18 @@ MAY_CHANGE = (
     "train.checkpoint_every",
     "train.keep",
     "evaluate",
+    "data.folder",
 )
+EVALUATION_FILE = "evaluation.json"
 
 
-def train_and_evaluate(config: ConfigDict, workdir: str | Path, *, progress: bool = True) -> dict:
+def train_and_evaluate(
+    config: ConfigDict, workdir: str | Path, *, progress: bool = True
+) -> dict[str, Any]:
     """Train as the config says, continuing what is in the folder, then evaluate.
 
-    Writes `config.json`, `metrics.jsonl`, `checkpoints/`, `curves.png`, `examples.png`
-    and `evaluation.json` to the folder.
+    Writes `config.json`, `metrics.jsonl`, `checkpoints/`, `curves.png`, `examples.png` and
+    `evaluation.json` to the folder, and nothing before the whole config was accepted.
 
     Args:
         config: the experiment.
@@ -46,112 +52,88 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path, *, progress: boo
         SystemExit: a signal stopped the run, which was saved.
     """
     workdir = Path(workdir)
+    experiment = experiments.build(config)
+    config = experiment.config
     may_change: tuple[str, ...] = MAY_CHANGE
     if config.optimizer.schedule == "constant":
         may_change = (*may_change, "train.num_steps")  # no schedule hangs on it
     train.check_config(workdir, config, may_change=may_change)
-    experiment = experiments.build(config)
+    options = {
+        name: config.train[name]
+        for name in ("num_steps", "log_every", "validate_every", "checkpoint_every", "keep")
+    }
+    train.check_loop_options(**options)
     state, step = start(experiment)
-    check_examples(experiment)
+    batches = training_iterator(experiment.sources["train"], config.train.batch_size, config.seed)
     train.save_config(workdir, config)
-    with train.stop_on_signals() as stop:
-        batches = training_iterator(
-            experiment.sources["train"], config.train.batch_size, config.seed
-        )
+    (workdir / EVALUATION_FILE).unlink(missing_ok=True)  # it is of an earlier step
+    with batches, train.stop_on_signals() as stop:
         state = train.fit(
             state,
             step,
             batches,
             workdir=workdir,
-            num_steps=config.train.num_steps,
-            log_every=config.train.log_every,
             validate=make_validate(experiment),
-            validate_every=config.train.validate_every,
-            checkpoint_every=config.train.checkpoint_every,
-            keep=config.train.keep,
             stop=stop,
             progress=progress,
+            **options,
         )
-        batches.close()
-    train.curves_figure(workdir / train.METRICS_FILE, workdir / "curves.png")
     params = train.eval_params(state)
-    examples_figure(experiment, params, workdir / "examples.png")
-    return evaluate_run(experiment, params, workdir / "evaluation.json", progress=progress)
-
-
-def start(experiment: Experiment) -> tuple[train.TrainState, train.step.Step]:
-    """Return the state before the first step, and the compiled step."""
-    config = experiment.config
-    optimizer = train.make_optimizer(num_steps=config.train.num_steps, **config.optimizer.to_dict())
-    decay = config.train.average_decay or None
-    key_init, key_run = jax.random.split(jax.random.key(config.seed))
-    state = train.init_state(
-        init_params(experiment, key_init), optimizer, key_run, average_decay=decay
+    report = evaluate_run(
+        experiment, params, int(state.step), workdir / EVALUATION_FILE, progress=progress
     )
-    step = train.make_step(experiment.loss, optimizer, average_decay=decay)
-    return state, jax.jit(step, donate_argnums=0)
+    train.curves_figure(workdir / train.METRICS_FILE, workdir / "curves.png")
+    examples_figure(experiment, params, workdir / "examples.png")
+    return report
 
 
-def init_params(experiment: Experiment, key: jax.Array) -> Any:
-    """Return first parameters for signals like those of the training set."""
-    examples = next(evaluation_batches(experiment.sources["train"], 1))
-    measurement = experiment.measure(examples, "train").measurement[0]
-    return experiment.reconstructor.init(key, experiment.operator, measurement)
-
-
-def check_examples(experiment: Experiment) -> None:
-    """Read one example of every set, so that a file that cannot be used stops the run at once."""
-    for name, source in experiment.sources.items():
-        experiment.measure(next(evaluation_batches(source, 1)), name)
-
-
-def make_validate(experiment: Experiment):
+def make_validate(experiment: Experiment) -> Callable[[Any], dict[str, float]]:
     """Return `params -> metrics` on the validation set: clean, without jitter."""
-    config = experiment.config
 
     @jax.jit
     def one_batch(params: Any, examples: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
-        measured = experiment.measure(examples, "validation")
-
-        def one(x, y):
-            estimate = experiment.reconstructor.apply(params, experiment.operator, y)
+        def one(x, y, operator, key):
+            del key
+            estimate = experiment.reconstructor.apply(params, operator, y)
             named = {name: m.function(estimate, x) for name, m in experiment.metrics.items()}
             return {"loss": mse(estimate, x), **named}
 
-        return jax.vmap(one)(measured.signal, measured.measurement)
+        return experiment.measure(examples, "validation").lift(one, jax.random.key(0))
 
-    batches = list(evaluation_batches(experiment.sources["validation"], config.train.batch_size))
+    size = experiment.config.train.batch_size
+    batches = list(evaluation_batches(experiment.sources["validation"], size))
 
     def validate(params: Any) -> dict[str, float]:
         parts = [one_batch(params, batch) for batch in batches]
-        return {
-            name: float(np.concatenate([np.atleast_1d(p[name]) for p in parts]).mean())
-            for name in parts[0]
-        }
+        joined = jax.tree.map(lambda *values: jnp.concatenate(values), *parts)
+        return {name: float(jnp.mean(values)) for name, values in joined.items()}
 
     return validate
 
 
-def examples_figure(experiment: Experiment, params: Any, path: Path, *, count: int = 3) -> None:
+def examples_figure(experiment: Experiment, params: Any, path: Path) -> None:
     """Draw measurement, estimate, truth and error of the first test signals."""
-    signals, measurements, _ = read_test_set(experiment, "test", None)
-    estimates = jax.vmap(lambda y: experiment.reconstructor.apply(params, experiment.operator, y))(
-        measurements
+    points = experiment.config.data.kind == "points"
+    batch = first_examples(experiment, "test", 50 if points else 3)
+
+    def one(x, y, operator, key):
+        del x, key
+        return experiment.reconstructor.apply(params, operator, y)
+
+    estimates = jax.jit(lambda batch: batch.lift(one, jax.random.key(0)))(batch)
+    signals, measurements, estimates = (
+        np.asarray(a) for a in (batch.signal, batch.measurement, estimates)
     )
-    if signals.ndim == 2:
-        points_figure([("test set", measurements, np.asarray(estimates))], signals[0], path)
+    if points:
+        points_figure([("test set", measurements, estimates)], signals[0], path)
         return
-    rows = []
-    for x, y, estimate in list(zip(signals, measurements, np.asarray(estimates), strict=True))[
-        :count
-    ]:
-        limit = largest(x)
-        rows.append(
-            [
-                Panel("measurement", y, largest(y)),
-                Panel("estimate", estimate, limit),
-                Panel("truth", x, limit),
-                Panel("error", estimate - x, limit),
-            ]
-        )
+    rows = [
+        [
+            Panel("measurement", y, largest(y)),
+            Panel("estimate", estimate, largest(x)),
+            Panel("truth", x, largest(x)),
+            Panel("error", estimate - x, largest(x)),
+        ]
+        for x, y, estimate in zip(signals, measurements, estimates, strict=True)
+    ]
     panels_figure(rows, path)

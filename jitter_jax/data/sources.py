@@ -1,15 +1,18 @@
 """Sources by name: what the `data` part of a config asks for."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from jitter_jax.data.files import FileSource
-from jitter_jax.data.pipeline import Example, Source
+from jitter_jax.data.pipeline import Example, Source, checked_count
 from jitter_jax.data.points import BIASED_TRUTH, PointSource
 from jitter_jax.data.seismic import (
     GeneratedSections,
     LayeredSource,
     PatchSource,
+    Structure,
     WellSections,
     sigmoid_reflectivity,
     velocity_reflectivity,
@@ -19,10 +22,17 @@ KINDS = ("points", "generated", "wells", "file")
 # Out-of-distribution companions of the test set.
 LAYERS = {"small_layer": 0.1, "large_layer": 0.3}
 BIASES = {"small_bias": BIASED_TRUTH, "large_bias": (10 * BIASED_TRUTH[0], 0.0)}
-SECTIONS = {
-    "sigmoid": ("sigmoid.npz", sigmoid_reflectivity),
-    "velocity_model": ("velocity_model.npz", velocity_reflectivity),
-}
+SECTIONS = ("sigmoid", "velocity_model")
+_STRUCTURE = (
+    "dip",
+    "fold",
+    "thickening",
+    "faults",
+    "throw",
+    "fault_lean",
+    "amplitude_change",
+)
+_LAYERING = ("mean_spacing", "min_spacing", "smallest")
 
 
 class Part:
@@ -57,17 +67,14 @@ def make_sources(
     kind: str,
     *,
     seed: int,
-    shape: tuple[int, int],
     num_train: int,
     num_validation: int,
     num_test: int,
-    out_of_distribution: Sequence[str] = (),
-    data_dir: str = "",
-    train_wells: Sequence[str] = (),
-    test_wells: Sequence[str] = (),
-    interval_s: float = 0.004,
-    train_file: str = "",
-    test_file: str = "",
+    out_of_distribution: Sequence[str],
+    folder: str,
+    sections: Mapping[str, Any],
+    wells: Mapping[str, Any],
+    file: Mapping[str, Any],
 ) -> dict[str, Source]:
     """Return the sources of one problem.
 
@@ -75,21 +82,16 @@ def make_sources(
         kind: `"points"`, `"generated"` sections, `"wells"` (sections made of well logs) or
             `"file"` (a user's own arrays).
         seed: of what is generated; training, validation and test draw from different seeds.
-        shape: `(time, traces)` of a section; not read for points and files.
-        num_train: examples to train on. Of a file: all but the last `num_validation` are used,
+        num_train: examples to train on. Of a file all but the last `num_validation` are used,
             whatever this says.
         num_validation: examples to validate on.
         num_test: examples to test on; of a file, at most this many.
-        out_of_distribution: names of more test sets: `"small_layer"` and `"large_layer"` (the
-            test set's sections with a layer of magnitude 0.1 or 0.3), `"small_bias"` and
-            `"large_bias"` (points beside the origin), `"sigmoid"` and `"velocity_model"`
-            (windows of those sections).
-        data_dir: folder of `f3_wells.npz`, `sigmoid.npz` and `velocity_model.npz`.
-        train_wells: wells to train and validate on.
-        test_wells: wells to test on.
-        interval_s: sampling interval of wells and velocity model, in seconds.
-        train_file: a user's own training file.
-        test_file: a user's own test file.
+        out_of_distribution: names of more test sets: of `LAYERS` (the test set's sections with a
+            layer added), of `BIASES` (points beside the origin), of `SECTIONS` (windows of those).
+        folder: where `f3_wells.npz`, `sigmoid.npz` and `velocity_model.npz` are.
+        sections: `shape`, the options of `reflectivity_section` and `Structure`, `added_layer`.
+        wells: `train` and `test` names, `interval_s`.
+        file: `train` and `test` paths, and the options of `FileSource`.
 
     Returns:
         `"train"`, `"validation"`, `"test"`, and each out-of-distribution set by its name.
@@ -100,41 +102,75 @@ def make_sources(
     """
     if kind not in KINDS:
         raise ValueError(f"data.kind={kind!r} is not accepted: one of {KINDS} is expected")
-
+    counts = {"train": num_train, "validation": num_validation, "test": num_test}
+    for name, count in counts.items():
+        checked_count(f"data.num_{name}", count)
+    make: Callable[[str, int, int], Source]
+    structure = Structure(**{key: sections[key] for key in _STRUCTURE})
+    shape = tuple(sections["shape"])
     if kind == "file":
-        sources = _file_sources(train_file, test_file, num_validation, num_test)
+        sources = _file_sources(file, num_validation, num_test)
     else:
-        sources = {}
-        counts = {"train": num_train, "validation": num_validation, "test": num_test}
-        for part, (name, num) in enumerate(counts.items()):
-            stream = len(counts) * seed + part
-            if kind == "points":
-                sources[name] = PointSource(num, stream)
-            elif kind == "generated":
-                sources[name] = GeneratedSections(num, stream, shape)
-            else:
-                wells = test_wells if name == "test" else train_wells
-                path = Path(data_dir) / "f3_wells.npz"
-                sources[name] = WellSections(path, wells, num, stream, shape, interval_s=interval_s)
+        if kind == "points":
+            make = lambda name, count, stream: PointSource(count, stream)
+        elif kind == "generated":
+            layering = {key: sections[key] for key in _LAYERING}
+            make = lambda name, count, stream: GeneratedSections(
+                count, stream, shape, structure=structure, **layering
+            )
+        else:
+            make = partial(_well_sections, folder, wells, shape, structure)
+        streams = (len(counts) * seed + part for part in range(len(counts)))
+        sources = {
+            name: make(name, count, stream)
+            for (name, count), stream in zip(counts.items(), streams, strict=True)
+        }
     for name in out_of_distribution:
-        sources[name] = _shifted(
-            name, kind, sources["test"], Path(data_dir), shape, num_test, seed, interval_s
-        )
+        sources[name] = _shifted(name, kind, sources["test"], seed, folder, sections, wells)
     return sources
 
 
-def _file_sources(
-    train_file: str, test_file: str, num_validation: int, num_test: int
-) -> dict[str, Source]:
-    for name, path in (("train_file", train_file), ("test_file", test_file)):
-        if not path:
-            raise ValueError(f"data.{name} is empty: data.kind='file' needs a .npz or .npy file")
-    whole, test = FileSource(train_file), FileSource(test_file)
+def _in_folder(folder: str, file: str) -> Path:
+    if not folder:
+        raise ValueError(f"data.folder is empty: the folder that has {file} is expected")
+    return Path(folder) / file
+
+
+def _well_sections(
+    folder: str,
+    wells: Mapping[str, Any],
+    shape: tuple[int, int],
+    structure: Structure,
+    name: str,
+    count: int,
+    stream: int,
+) -> Source:
+    if both := set(wells["train"]) & set(wells["test"]):
+        raise ValueError(f"data.wells has {sorted(both)} in train and in test")
+    return WellSections(
+        _in_folder(folder, "f3_wells.npz"),
+        wells["test" if name == "test" else "train"],
+        count,
+        stream,
+        shape,
+        interval_s=wells["interval_s"],
+        structure=structure,
+    )
+
+
+def _file_sources(file: Mapping[str, Any], num_validation: int, num_test: int) -> dict[str, Source]:
+    for name in ("train", "test"):
+        if not file[name]:
+            raise ValueError(f"data.file.{name} is empty: a .npz or .npy file is expected")
+    if Path(file["train"]).resolve() == Path(file["test"]).resolve():
+        raise ValueError(f"data.file.train and data.file.test are the same file: {file['test']}")
+    options = {key: file[key] for key in ("signal_key", "measurement_key", "npy_holds")}
+    whole, test = (FileSource(file[name], **options) for name in ("train", "test"))
     cut = len(whole) - num_validation
     if cut < 1:
         raise ValueError(
-            f"data.num_validation={num_validation} is not accepted: {train_file} has {len(whole)} "
-            "examples, and at least one must be left to train on"
+            f"data.num_validation={num_validation} is not accepted: {file['train']} has "
+            f"{len(whole)} examples, and at least one must be left to train on"
         )
     return {
         "train": Part(whole, 0, cut),
@@ -147,25 +183,29 @@ def _shifted(
     name: str,
     kind: str,
     test: Source,
-    data_dir: Path,
-    shape: tuple[int, int],
-    num: int,
     seed: int,
-    interval_s: float,
+    folder: str,
+    sections: Mapping[str, Any],
+    wells: Mapping[str, Any],
 ) -> Source:
     if name in BIASES and kind == "points":
         return PointSource(len(test), seed, BIASES[name])
     if name in LAYERS and kind != "points":
-        return LayeredSource(test, LAYERS[name], seed)
+        if "measurement" in test[0]:
+            raise ValueError(
+                f"data.out_of_distribution={name!r} is not accepted: the test file has "
+                "measurements, and a layer added to its signals would not be in them"
+            )
+        return LayeredSource(test, LAYERS[name], seed, reading=sections["added_layer"])
     if name in SECTIONS and kind != "points":
-        file, read = SECTIONS[name]
-        path = data_dir / file
+        path = _in_folder(folder, f"{name}.npz")
         section = (
-            velocity_reflectivity(path, interval_s=interval_s)
+            velocity_reflectivity(path, interval_s=wells["interval_s"])
             if name == "velocity_model"
-            else read(path)
+            else sigmoid_reflectivity(path)
         )
-        return PatchSource(section, shape, num_patches=num, seed=seed, normalise=True)
+        shape = tuple(sections["shape"])
+        return PatchSource(section, shape, num_patches=len(test), seed=seed, normalise=True)
     accepted = sorted(BIASES) if kind == "points" else sorted([*LAYERS, *SECTIONS])
     raise ValueError(
         f"data.out_of_distribution={name!r} is not accepted with data.kind={kind!r}: "

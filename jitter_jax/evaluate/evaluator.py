@@ -1,6 +1,7 @@
 """Reconstruct, attack and measure many signals, a chunk at a time."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -8,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jitter_jax.attacks import Attack, Ball, Threat, perturbed, reconstruction_error
+from jitter_jax.data.batch import Batch
 from jitter_jax.metrics import Metric
-from jitter_jax.operators import LinearOperator
 from jitter_jax.unroll import Reconstructor
 
 Array = jax.Array
@@ -21,19 +22,21 @@ class Evaluated(NamedTuple):
 
     Attributes:
         metrics: per metric name, `(signals,)`; the mean over the draws of a random attack.
-        estimate: reconstructions of the (last) perturbed measurements.
-        delta: the (last) perturbations, in the space of the threat.
         radius: radius of each signal's ball in absolute units, `(signals,)`.
+        nonfinite: entries of attack gradients that were not finite, `(signals,)`.
+        estimate: reconstructions of the (last) perturbed measurements; of the first signals only.
+        delta: the (last) perturbations, in the space of the threat; of the first signals only.
     """
 
     metrics: dict[str, Any]
+    radius: Any
+    nonfinite: Any
     estimate: Any
     delta: Any
-    radius: Any
 
 
-# (params, operator, signals, measurements, keys, threat), NumPy arrays or JAX arrays
-Evaluator = Callable[[Params, LinearOperator, Any, Any, Array, Threat], Evaluated]
+# (params, batch, key, threat) -> Evaluated
+Evaluator = Callable[[Params, Batch, Array, Threat], Evaluated]
 
 
 def make_evaluator(
@@ -44,9 +47,10 @@ def make_evaluator(
     num_draws: int = 1,
     num_iterations: int | None = None,
 ) -> Evaluator:
-    """Return the compiled evaluation of a chunk of signals under one attack.
+    """Return the compiled evaluation of a batch under one attack.
 
-    It compiles once for all chunks of a size, and for all epsilons.
+    It compiles once for all batches of a size, and for all epsilons. A signal's draws come from the
+    key and its own number.
 
     Args:
         reconstructor: the reconstruction H; it runs without jitter.
@@ -56,12 +60,13 @@ def make_evaluator(
             perturbations.
         num_iterations: K of the reconstruction; the reconstructor's own if None.
 
-    Returns:
-        `(params, operator, signals, measurements, keys, threat) -> Evaluated`, all but the
-        parameters, the operator and the threat with a leading axis of signals.
+    Raises:
+        ValueError: `num_draws` is below 1.
     """
+    if num_draws < 1:
+        raise ValueError(f"num_draws={num_draws} is not accepted: at least 1 is expected")
 
-    def one(params, operator, x, y, key, threat) -> Evaluated:
+    def one(params, threat, x, y, operator, key) -> Evaluated:
         def reconstruct(measurement):
             return reconstructor.apply(params, operator, measurement, num_iterations=num_iterations)
 
@@ -69,78 +74,74 @@ def make_evaluator(
         ball = threat.ball(reference)
 
         def draw(key):
-            delta = jnp.zeros_like(reference)
+            delta, nonfinite = jnp.zeros_like(reference), jnp.int32(0)
             if attack is not None:
                 objective = reconstruction_error(reconstruct, operator, x, y, space=threat.space)
-                delta, _ = attack(ball)(objective, delta, key)
+                delta, info = attack(ball)(objective, delta, key)
+                nonfinite = info.nonfinite
             estimate = reconstruct(perturbed(operator, y, delta, threat.space))
             measured = {name: metric.function(estimate, x) for name, metric in metrics.items()}
-            return measured, estimate, delta
+            return Evaluated(measured, ball.radius, nonfinite, estimate, delta)
 
         if num_draws == 1:
-            measured, estimate, delta = draw(key)
-        else:
-            # One after the other: as many draws at once as one likes would not fit in memory.
-            draws = jax.lax.map(lambda i: draw(jax.random.fold_in(key, i)), jnp.arange(num_draws))
-            measured = jax.tree.map(jnp.mean, draws[0])
-            estimate, delta = draws[1][-1], draws[2][-1]
-        return Evaluated(measured, estimate, delta, ball.radius)
+            return draw(key)
+        # One after the other: as many draws at once as one likes would not fit in memory.
+        draws = jax.lax.map(lambda i: draw(jax.random.fold_in(key, i)), jnp.arange(num_draws))
+        last = jax.tree.map(lambda values: values[-1], draws)
+        return last._replace(metrics=jax.tree.map(jnp.mean, draws.metrics))
 
-    return jax.jit(jax.vmap(one, in_axes=(None, None, 0, 0, 0, None)))
+    def evaluate(params: Params, batch: Batch, key: Array, threat: Threat) -> Evaluated:
+        return batch.lift(partial(one, params, threat), key)
+
+    return jax.jit(evaluate)
 
 
 def run_evaluator(
     evaluator: Evaluator,
     params: Params,
-    operator: LinearOperator,
-    signals: np.ndarray,
-    measurements: np.ndarray,
-    keys: Array,
+    batches: Iterable[tuple[Batch, int]],
     threat: Threat,
     *,
-    chunk: int,
-    progress: Callable[[Iterable[int]], Iterable[int]] = lambda chunks: chunks,
+    key: Array,
+    keep: int,
 ) -> Evaluated:
-    """Evaluate all signals, `chunk` of them at a time.
+    """Evaluate batch after batch.
 
     Args:
         evaluator: from `make_evaluator`.
         params: parameters of the reconstructor.
-        operator: the operator A of all signals.
-        signals: truths, `(signals, ...)`.
-        measurements: clean measurements, `(signals, ...)`.
-        keys: one PRNG key for each signal.
+        batches: each with the number of its examples that count; those after them fill it up.
         threat: what the attack may do.
-        chunk: signals at a time, at least 1.
-        progress: wraps the iteration over chunks, for a progress bar.
+        key: PRNG key of the attack.
+        keep: estimates and perturbations of this many first signals are returned.
 
     Returns:
         `Evaluated` of NumPy arrays, in the order of the signals.
 
     Raises:
-        ValueError: `chunk` is below 1.
+        ValueError: there are no batches.
     """
-    if chunk < 1:
-        raise ValueError(f"chunk={chunk} is not accepted: at least 1 is expected")
     parts = []
-    for start in progress(range(0, len(signals), chunk)):
-        # The last chunk is filled up with its own first signal: one compiled shape serves all.
-        rows = np.arange(start, start + chunk)
-        rows = np.where(rows < len(signals), rows, start)
-        result = evaluator(params, operator, signals[rows], measurements[rows], keys[rows], threat)
-        kept = min(chunk, len(signals) - start)
-        parts.append(jax.tree.map(lambda a, kept=kept: np.asarray(a[:kept]), result))
+    room = keep
+    for batch, count in batches:
+        result = jax.tree.map(
+            lambda a, n=count: np.asarray(a[:n]), evaluator(params, batch, key, threat)
+        )
+        parts.append(result._replace(estimate=result.estimate[:room], delta=result.delta[:room]))
+        room = max(room - count, 0)
+    if not parts:
+        raise ValueError("there are no signals to evaluate")
     return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
 
 
 def chunk_for_memory(
     reconstructor: Reconstructor,
     params: Params,
-    operator: LinearOperator,
-    y: Array,
+    batch: Batch,
     *,
     budget_bytes: float,
     most: int,
+    num_iterations: int | None = None,
 ) -> int:
     """Return how many signals an attack can take at once within a memory budget.
 
@@ -150,10 +151,10 @@ def chunk_for_memory(
     Args:
         reconstructor: the reconstruction under attack.
         params: its parameters.
-        operator: the operator A.
-        y: one measurement.
+        batch: one measured example.
         budget_bytes: memory for temporaries, positive.
         most: upper limit, such as the number of signals.
+        num_iterations: K of the reconstruction; the reconstructor's own if None.
 
     Returns:
         Between 1 and `most`.
@@ -166,11 +167,17 @@ def chunk_for_memory(
     if most == 1:
         return 1
 
-    def error(y):
-        estimate = reconstructor.apply(params, operator, y)
-        return jnp.sum(jnp.square(jnp.abs(estimate)))
+    def one(x, y, operator, key):
+        del key
 
-    analysis = jax.jit(jax.grad(error)).lower(y).compile().memory_analysis()
+        def reconstruct(measurement):
+            return reconstructor.apply(params, operator, measurement, num_iterations=num_iterations)
+
+        objective = reconstruction_error(reconstruct, operator, x, y)
+        return jax.grad(objective)(jnp.zeros_like(y))
+
+    lowered = jax.jit(lambda batch: batch.lift(one, jax.random.key(0))).lower(batch)
+    analysis = lowered.compile().memory_analysis()
     if analysis is None:  # not every backend tells
         return 1
     return int(np.clip(budget_bytes // max(analysis.temp_size_in_bytes, 1), 1, most))

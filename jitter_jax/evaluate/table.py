@@ -1,8 +1,9 @@
 """The table of one reconstructor: clean, average case, worst case, out of distribution."""
 
 import csv
+import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,20 +12,12 @@ import jax
 import numpy as np
 
 from jitter_jax.attacks import Attack, Ball, Threat, random
+from jitter_jax.data.batch import Batch
 from jitter_jax.evaluate.evaluator import Evaluated, Evaluator, make_evaluator, run_evaluator
 from jitter_jax.metrics import Metric
-from jitter_jax.operators import LinearOperator
 from jitter_jax.unroll import Reconstructor
 
 Array = jax.Array
-
-
-class MeasuredSet(NamedTuple):
-    """Measured signals, `(signals, ...)` each, and the signals' own numbers."""
-
-    signals: np.ndarray
-    measurements: np.ndarray
-    numbers: np.ndarray
 
 
 class Condition(NamedTuple):
@@ -53,22 +46,6 @@ def standard_conditions(out_of_distribution: Sequence[str]) -> list[Condition]:
     ]
 
 
-class Evaluators(NamedTuple):
-    """The compiled evaluations of one reconstructor, by kind of attack.
-
-    Attributes:
-        metrics: names of the metrics, in the order of the table's columns.
-        none: without attack.
-        random: in the average case.
-        worst: in the worst case.
-    """
-
-    metrics: tuple[str, ...]
-    none: Evaluator
-    random: Evaluator
-    worst: Evaluator
-
-
 def make_evaluators(
     reconstructor: Reconstructor,
     metrics: dict[str, Metric],
@@ -77,8 +54,8 @@ def make_evaluators(
     num_draws: int,
     on_sphere: bool = False,
     num_iterations: int | None = None,
-) -> Evaluators:
-    """Return the evaluations without attack, in the average case and in the worst case.
+) -> dict[str, Evaluator]:
+    """Return the evaluations by the name of their attack: none, random and worst.
 
     Args:
         reconstructor: the reconstruction H.
@@ -87,82 +64,72 @@ def make_evaluators(
         num_draws: random perturbations of each signal, averaged, in the average case.
         on_sphere: draw them from the surface of the ball instead of the whole of it.
         num_iterations: K of the reconstruction; the reconstructor's own if None.
+
+    Raises:
+        ValueError: `num_draws` is below 1.
     """
-    if num_draws < 1:
-        raise ValueError(f"num_draws={num_draws} is not accepted: at least 1 is expected")
-    return Evaluators(
-        tuple(metrics),
-        make_evaluator(reconstructor, metrics, None, num_iterations=num_iterations),
-        make_evaluator(
-            reconstructor,
-            metrics,
-            partial(random, on_sphere=on_sphere),
-            num_draws=num_draws,
-            num_iterations=num_iterations,
-        ),
-        make_evaluator(reconstructor, metrics, worst, num_iterations=num_iterations),
-    )
+    make = partial(make_evaluator, reconstructor, metrics, num_iterations=num_iterations)
+    return {
+        "none": make(None),
+        "random": make(partial(random, on_sphere=on_sphere), num_draws=num_draws),
+        "worst": make(worst),
+    }
 
 
 def evaluate_conditions(
-    evaluators: Evaluators,
+    evaluators: Mapping[str, Evaluator],
     params: Any,
-    operator: LinearOperator,
-    test_sets: Mapping[str, MeasuredSet],
+    batches: Callable[[str], Iterable[tuple[Batch, int]]],
     conditions: Sequence[Condition],
     threat: Threat,
-    key: Array,
     *,
-    chunk: int,
-    progress: Callable = lambda chunks: chunks,
+    key: Array,
+    metrics: Sequence[str],
+    keep: int = 0,
 ) -> tuple[list[dict[str, Any]], dict[str, Evaluated]]:
     """Evaluate every condition.
 
     Args:
-        evaluators: from `make_evaluators`.
+        evaluators: by the name of the attack, from `make_evaluators`.
         params: parameters of the reconstructor.
-        operator: the operator A.
-        test_sets: the signals, by name.
+        batches: gives a test set's batches by its name; see `run_evaluator`.
         conditions: the rows.
         threat: what attacks may do.
         key: PRNG key; signal i of every set draws from it and from its own number.
-        chunk: signals at a time.
-        progress: wraps the iteration over chunks.
+        metrics: names of the metrics, in the order of the columns.
+        keep: estimates and perturbations of this many first signals are returned.
 
     Returns:
         The rows as JSON values, and what came of the signals, by the name of the condition.
     """
     rows, results = [], {}
     for condition in conditions:
-        signals, measurements, numbers = test_sets[condition.test_set]
         epsilon = float(threat.epsilon if condition.epsilon is None else condition.epsilon)
-        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(numbers)
         result = run_evaluator(
-            getattr(evaluators, condition.attack),
+            evaluators[condition.attack],
             params,
-            operator,
-            signals,
-            measurements,
-            keys,
-            Threat(epsilon, threat.space, threat.norm, threat.unit),
-            chunk=chunk,
-            progress=progress,
+            batches(condition.test_set),
+            dataclasses.replace(threat, epsilon=epsilon),
+            key=key,
+            keep=keep,
         )
         results[condition.name] = result
+        attacked = condition.attack != "none"
         rows.append(
             {
                 "condition": condition.name,
                 "test_set": condition.test_set,
                 "attack": condition.attack,
-                "epsilon": None if condition.attack == "none" else epsilon,
-                "mean_radius": None if condition.attack == "none" else float(result.radius.mean()),
-                "num_signals": len(signals),
+                "epsilon": epsilon if attacked else None,
+                "mean_radius": float(result.radius.mean()) if attacked else None,
+                "nonfinite_gradient_entries": int(result.nonfinite.sum()) if attacked else None,
+                "num_signals": len(result.radius),
                 "metrics": {
                     name: {
                         "mean": _finite(result.metrics[name].mean()),
                         "std": _deviation(result.metrics[name]),
                     }
-                    for name in evaluators.metrics
+                    for name in metrics
                 },
             }
         )

@@ -13,10 +13,10 @@ Array = jax.Array
 class MLP(nn.Module):
     """Fully connected network from a vector to a vector.
 
-    `num_layers` dense layers with `width` hidden features and the activation between them.
+    `depth` dense layers with `width` hidden features and the activation between them.
 
     Attributes:
-        num_layers: number of dense layers, at least 1.
+        depth: number of dense layers, at least 1.
         width: hidden features.
         out_features: length of the result; that of the input if None.
         activation: elementwise function. The theory of SGD jittering asks for a twice
@@ -24,7 +24,7 @@ class MLP(nn.Module):
             `nn.relu` is not.
     """
 
-    num_layers: int = 3
+    depth: int = 3
     width: int = 32
     out_features: int | None = None
     activation: Callable[[Array], Array] = nn.relu
@@ -32,10 +32,12 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Maps `(..., n)` to `(..., out_features)`."""
+        if self.depth < 1:
+            raise ValueError(f"depth must be at least 1, got {self.depth}")
         features = x.shape[-1] if self.out_features is None else self.out_features
-        for layer in range(self.num_layers):
-            width = features if layer == self.num_layers - 1 else self.width
+        for layer in range(self.depth):
+            width = features if layer == self.depth - 1 else self.width
             bias_init = uniform_bias(x.shape[-1])
             x = nn.Dense(width, kernel_init=uniform_kernel, bias_init=bias_init)(x)
-            x = x if layer == self.num_layers - 1 else self.activation(x)
+            x = x if layer == self.depth - 1 else self.activation(x)
         return x

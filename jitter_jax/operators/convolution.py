@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from jitter_jax.operators.dense import matrix_product
 from jitter_jax.operators.linear_operator import LinearOperator
 
 Array = jax.Array
@@ -64,14 +65,13 @@ def convolution(wavelet: ArrayLike | None = None) -> LinearOperator:
 
 def _convolve(wavelet: Array, x: Array) -> Array:
     if x.shape[0] <= _LONGEST_MATRIX:
-        return jnp.tensordot(convolution_matrix(wavelet, x.shape[0]), x, axes=1)
+        return matrix_product(convolution_matrix(wavelet, x.shape[0]), x)
     return _fft_convolve(wavelet, x, (wavelet.shape[0] - 1) // 2)
 
 
 def _correlate(wavelet: Array, y: Array) -> Array:
     if y.shape[0] <= _LONGEST_MATRIX:
-        matrix = convolution_matrix(wavelet, y.shape[0])
-        return jnp.tensordot(matrix.conj().T, y, axes=1)
+        return matrix_product(convolution_matrix(wavelet, y.shape[0]).conj().T, y)
     # The adjoint of a convolution is the convolution with the wavelet reversed and conjugated,
     # whose centre is counted from its other end.
     return _fft_convolve(wavelet[::-1].conj(), y, wavelet.shape[0] // 2)
@@ -95,5 +95,5 @@ def _fft_convolve(wavelet: Array, x: Array, centre: int) -> Array:
         (jnp.fft.fft, jnp.fft.ifft) if is_complex else (jnp.fft.rfft, jnp.fft.irfft)
     )
     spectrum = transform(wavelet, full).reshape(-1, *[1] * (x.ndim - 1))
-    product = inverse(spectrum * transform(x, full, axis=0), full, axis=0)
-    return product[centre : centre + length]
+    convolved = inverse(spectrum * transform(x, full, axis=0), full, axis=0)
+    return convolved[centre : centre + length]

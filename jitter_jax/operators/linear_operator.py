@@ -26,6 +26,17 @@ class LinearOperator:
     a leading axis. The two functions are static; give functions defined at module level, since a
     lambda made anew is a new operator to `jit`, which then compiles again.
 
+    A setting that must be static too, such as a size or an axis, is a field of a frozen dataclass
+    whose `__call__` is the function: made again with equal settings it equals the first, and `jit`
+    does not compile again. The forward function that keeps every `step`-th entry::
+
+        @dataclasses.dataclass(frozen=True)
+        class Subsample:
+            step: int
+
+            def __call__(self, leaves, x):
+                return x[:: self.step]
+
     Attributes:
         forward_function: `(leaves, x) -> A x`, linear in `x`.
         adjoint_function: `(leaves, y) -> A^H y`, with `<A x, y> = <x, A^H y>` for all `x`, `y`.

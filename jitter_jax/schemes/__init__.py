@@ -1,11 +1,9 @@
 """Training schemes: each a factory of `loss(params, batch, key) -> (loss, aux)`."""
 
 from jitter_jax.schemes.adversarial import adversarial as adversarial
-from jitter_jax.schemes.batch import Batch as Batch
-from jitter_jax.schemes.batch import Loss as Loss
-from jitter_jax.schemes.batch import batched as batched
-from jitter_jax.schemes.batch import squared_error as squared_error
 from jitter_jax.schemes.input_jitter import input_jitter as input_jitter
 from jitter_jax.schemes.input_jitter import krainovic_level as krainovic_level
+from jitter_jax.schemes.lift import Loss as Loss
+from jitter_jax.schemes.lift import batched as batched
 from jitter_jax.schemes.mse import mse as mse
 from jitter_jax.schemes.sgd_jitter import sgd_jitter as sgd_jitter

@@ -5,10 +5,11 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from jitter_jax import metrics
 from jitter_jax.attacks.objective import perturbed, reconstruction_error
 from jitter_jax.attacks.search import Attack
 from jitter_jax.attacks.threat import Ball, Threat
-from jitter_jax.schemes.batch import Loss, batched, squared_error
+from jitter_jax.schemes.lift import Loss, batched
 from jitter_jax.unroll import Reconstructor
 
 
@@ -43,6 +44,6 @@ def adversarial(
         search = attack(threat.ball(reference))
         delta, _ = search(objective, jnp.zeros_like(reference), key)
         attacked = perturbed(operator, y, jax.lax.stop_gradient(delta), threat.space)
-        return squared_error(reconstruct(attacked), x)
+        return metrics.mse(reconstruct(attacked), x)
 
     return batched(example_loss)

@@ -1,12 +1,11 @@
 """Input jittering: noise on the measurement while training."""
 
-import jax
 import numpy as np
 
-from jitter_jax.schemes.batch import Loss, batched, squared_error
-from jitter_jax.unroll import Reconstructor, from_channels, to_channels
-
-Array = jax.Array
+from jitter_jax import metrics
+from jitter_jax.noise import normal_like
+from jitter_jax.schemes.lift import Loss, batched
+from jitter_jax.unroll import Reconstructor
 
 
 def input_jitter(reconstructor: Reconstructor, sigma: float) -> Loss:
@@ -31,10 +30,8 @@ def input_jitter(reconstructor: Reconstructor, sigma: float) -> Loss:
         raise ValueError(f"sigma must be finite and non-negative, got {sigma}")
 
     def example_loss(params, x, y, operator, key):
-        parts = to_channels(y)
-        noise = sigma * jax.random.normal(key, parts.shape, parts.dtype)
-        noisy = y + from_channels(noise, like=y)
-        return squared_error(reconstructor.apply(params, operator, noisy), x)
+        noisy = y + sigma * normal_like(key, y)
+        return metrics.mse(reconstructor.apply(params, operator, noisy), x)
 
     return batched(example_loss)
 

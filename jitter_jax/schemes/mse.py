@@ -1,6 +1,7 @@
 """Ordinary training: the mean squared error."""
 
-from jitter_jax.schemes.batch import Loss, batched, squared_error
+from jitter_jax import metrics
+from jitter_jax.schemes.lift import Loss, batched
 from jitter_jax.unroll import Reconstructor
 
 
@@ -18,6 +19,6 @@ def mse(reconstructor: Reconstructor) -> Loss:
 
     def example_loss(params, x, y, operator, key):
         del key
-        return squared_error(reconstructor.apply(params, operator, y), x)
+        return metrics.mse(reconstructor.apply(params, operator, y), x)
 
     return batched(example_loss)

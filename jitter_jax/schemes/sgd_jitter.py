@@ -1,6 +1,7 @@
 """SGD jittering: noise in every iteration of the unrolled network while it trains."""
 
-from jitter_jax.schemes.batch import Loss, batched, squared_error
+from jitter_jax import metrics
+from jitter_jax.schemes.lift import Loss, batched
 from jitter_jax.unroll import Jitter, Reconstructor
 
 
@@ -23,6 +24,6 @@ def sgd_jitter(reconstructor: Reconstructor, jitter: Jitter) -> Loss:
 
     def example_loss(params, x, y, operator, key):
         estimate = reconstructor.apply(params, operator, y, key=key, jitter=jitter)
-        return squared_error(estimate, x)
+        return metrics.mse(estimate, x)
 
     return batched(example_loss)

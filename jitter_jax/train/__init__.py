@@ -3,8 +3,10 @@
 from jitter_jax.train._meter import NonFiniteError as NonFiniteError
 from jitter_jax.train.checkpoint import CheckpointError as CheckpointError
 from jitter_jax.train.checkpoint import Checkpoints as Checkpoints
+from jitter_jax.train.checkpoint import has_checkpoint as has_checkpoint
 from jitter_jax.train.checkpoint import restore_params as restore_params
 from jitter_jax.train.loop import Batches as Batches
+from jitter_jax.train.loop import check_loop_options as check_loop_options
 from jitter_jax.train.loop import fit as fit
 from jitter_jax.train.metrics_log import METRICS_FILE as METRICS_FILE
 from jitter_jax.train.metrics_log import TIMING_FIELDS as TIMING_FIELDS

@@ -22,11 +22,15 @@ class NonFiniteError(RuntimeError):
 
     def __init__(self, step: int, loss: float, grad_norm: float, checkpoint: Path | None):
         self.step, self.loss, self.checkpoint = step, loss, checkpoint
-        saved = f"the last good checkpoint is {checkpoint}" if checkpoint else "none was saved yet"
+        if checkpoint is None:
+            saved, where = "no checkpoint was saved yet", ""
+        else:
+            saved = f"the last good checkpoint is {checkpoint}, of step {checkpoint.name}"
+            where = " in another workdir, as this one keeps its config"
         super().__init__(
             f"step {step} is not finite (loss {loss:g}, gradient norm {grad_norm:g}), so the run "
-            f"stops; {saved}. Continued from there it takes the same step again: lower the "
-            "learning rate or clip the gradients."
+            f"stops; {saved}. Continued, it takes the same step again. Start again{where}, with a "
+            "lower learning rate or with clipped gradients."
         )
 
 

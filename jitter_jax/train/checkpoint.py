@@ -8,7 +8,7 @@ progress (JSON). Arrays are stored under their path in the pytree ("Dense_0/kern
 import contextlib
 import os
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -33,36 +33,26 @@ class Checkpoints:
     Use as a context manager, or call `close`.
     """
 
-    def __init__(
-        self,
-        workdir: str | os.PathLike[str],
-        *,
-        keep: int | None = None,
-        best: str | None = None,
-    ):
+    def __init__(self, workdir: str | os.PathLike[str], *, keep: int | None = None):
         """Opens the folder; nothing is made before the first save.
 
         Args:
             workdir: The run's folder.
             keep: How many of the newest checkpoints stay, at least 1; None deletes nothing.
-            best: A validation metric; the checkpoint with its lowest value stays as well.
 
         Raises:
             ValueError: If `keep` is below 1.
         """
         import orbax.checkpoint as ocp
 
-        if keep is not None and keep < 1:
-            raise ValueError(f"keep must be at least 1 or None, got {keep}")
+        check_keep(keep)
         self.folder = Path(workdir).absolute() / CHECKPOINTS_FOLDER
-        self._keep, self._best = keep, best
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=self,
+            preservation_policy=ocp.checkpoint_managers.LatestN(keep),
             # Saving takes a tenth of a second: not worth a thread in which an error could be lost.
             enable_async_checkpointing=False,
         )
         self._manager = ocp.CheckpointManager(self.folder, options=options)
-        self._values = {} if best is None else self._read_values(best)
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -113,8 +103,6 @@ class Checkpoints:
         items = {name: _fetch(tree) for name, tree in _split(state).items()}
         sums = {name: _checksum(arrays) for name, arrays in items.items()}
         metrics = {name: x for name, x in (validation or {}).items() if np.isfinite(x)}
-        if self._best in metrics:
-            self._values[step] = metrics[self._best]
         json = {"loop": dict(progress), "checksums": sums, "validation": metrics}
         saved = self._manager.save(
             step,
@@ -178,28 +166,13 @@ class Checkpoints:
         _check_fits(arrays, _flatten(like), self.path(step))
         return _fill(like, arrays)
 
-    def best_step(self, metric: str) -> int | None:
-        """Returns the step whose validation had the lowest value of a metric, None if none had."""
-        return _lowest(self._read_values(metric))
-
-    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        """Tells Orbax which checkpoints stay."""
-        del context
-        newest = checkpoints if self._keep is None else checkpoints[-self._keep :]
-        steps = {checkpoint.step for checkpoint in newest} | {_lowest(self._values)}
-        return [checkpoint.step in steps for checkpoint in checkpoints]
-
-    def _read_values(self, metric: str) -> dict[int, float]:
-        validations = {step: self._read_json(step)["validation"] for step in self.steps()}
-        return {step: found[metric] for step, found in validations.items() if metric in found}
-
     def _read_json(self, step: int) -> dict[str, Any]:
         import orbax.checkpoint as ocp
 
         args = ocp.args.Composite(progress=ocp.args.JsonRestore())
         with self._damage_explained(step):
             json = self._manager.restore(step, args=args)["progress"]
-            return {name: json[name] for name in ("loop", "checksums", "validation")}
+            return {name: json[name] for name in ("loop", "checksums")}
 
     def _read_arrays(self, step: int, checksums: Mapping[str, int]) -> dict[str, Arrays]:
         import orbax.checkpoint as ocp
@@ -228,41 +201,37 @@ class Checkpoints:
             ) from error
 
 
-def restore_params(
-    workdir: str | os.PathLike[str],
-    like: PyTree = None,
-    *,
-    best: str | None = None,
-) -> tuple[PyTree, int]:
-    """Reads the parameters of a run, to evaluate or attack them: the average if it has one.
+def check_keep(keep: int | None) -> None:
+    """Refuses a number of checkpoints to keep that is below 1; None keeps all."""
+    if keep is not None and keep < 1:
+        raise ValueError(f"keep must be at least 1 or None, got {keep}")
+
+
+def has_checkpoint(workdir: str | os.PathLike[str]) -> bool:
+    """Tells whether a run has saved anything; a save that was cut short does not count."""
+    # By name: to know this of a run is no reason to import Orbax.
+    return any(path.name.isdecimal() for path in (Path(workdir) / CHECKPOINTS_FOLDER).glob("*"))
+
+
+def restore_params(workdir: str | os.PathLike[str], like: PyTree = None) -> tuple[PyTree, int]:
+    """Reads the newest parameters of a run, to evaluate or attack them: the average if it has one.
 
     Args:
         workdir: The run's folder.
         like: Parameters of the same structure and shapes (arrays, or `ShapeDtypeStruct`s); None
             returns nested dictionaries, which is what Flax uses.
-        best: Takes the checkpoint with the lowest value of this validation metric; None takes the
-            newest.
 
     Returns:
         The parameters, and the step they are of.
 
     Raises:
-        CheckpointError: If there is no such checkpoint, it cannot be read, or differs from `like`.
+        CheckpointError: If there is no checkpoint, it cannot be read, or differs from `like`.
     """
     with Checkpoints(workdir) as checkpoints:
         steps = checkpoints.steps()
         if not steps:
             raise CheckpointError(f"there is no checkpoint in {checkpoints.folder}")
-        step = steps[-1] if best is None else checkpoints.best_step(best)
-        if step is None:
-            raise CheckpointError(
-                f"no checkpoint in {checkpoints.folder} was validated with a metric {best!r}"
-            )
-        return checkpoints.restore_params(step, like), step
-
-
-def _lowest(values: Mapping[int, float]) -> int | None:
-    return min(values, key=lambda step: values[step]) if values else None
+        return checkpoints.restore_params(steps[-1], like), steps[-1]
 
 
 def _split(state: TrainState) -> dict[str, PyTree]:

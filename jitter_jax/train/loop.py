@@ -14,13 +14,12 @@ import numpy as np
 
 from jitter_jax.train._display import Display
 from jitter_jax.train._meter import Clock, Meter
-from jitter_jax.train.checkpoint import Checkpoints
+from jitter_jax.train.checkpoint import Checkpoints, check_keep
 from jitter_jax.train.metrics_log import METRICS_FILE, append_metrics, drop_metrics_after
 from jitter_jax.train.signals import StopRequest
 from jitter_jax.train.step import PyTree, Step, TrainState, eval_params
 
 Validate = Callable[[PyTree], dict[str, float]]
-OnValidate = Callable[[int, PyTree, dict[str, float]], None]
 
 
 class Batches(Protocol):
@@ -46,10 +45,8 @@ def fit(
     log_every: int = 100,
     validate: Validate | None = None,
     validate_every: int = 1000,
-    on_validate: OnValidate | None = None,
     checkpoint_every: int = 1000,
     keep: int | None = 3,
-    best: str | None = None,
     stop: StopRequest | None = None,
     progress: bool = True,
 ) -> TrainState:
@@ -64,17 +61,14 @@ def fit(
             It may donate its state.
         batches: The iterator of batches. It must not end.
         workdir: The run's folder; holds `checkpoints/` and `metrics.jsonl`.
-        num_steps: The step to stop after, counted from the start of the run.
+        num_steps: The step to stop after, counted from the start of the run, at least 1.
         log_every: Steps per line of `metrics.jsonl`, which has their mean. Metrics are fetched
             from the device only here, and before validating and saving.
         validate: `validate(params) -> metrics`, given the averaged parameters if there are any;
             called every `validate_every` steps and after the last.
         validate_every: Steps between validations.
-        on_validate: `on_validate(step, params, metrics)`, called after each validation.
         checkpoint_every: Steps between checkpoints; there is one after the last step, too.
         keep: How many of the newest checkpoints stay; None keeps all.
-        best: A validation metric; the checkpoint with its lowest value stays as well. Only
-            states that are validated and saved at the same step are candidates.
         stop: What `stop_on_signals` yields; once it is requested the loop finishes the step,
             saves and returns.
         progress: Whether to show a progress bar.
@@ -86,18 +80,22 @@ def fit(
         NonFiniteError: If a step is not finite. No checkpoint is made of it.
         CheckpointError: If the newest checkpoint is damaged or is not of this network.
         TypeError: If `batches` cannot be saved and restored.
-        ValueError: If an interval is below 1, or the batches end.
+        ValueError: If a number is below 1, or the batches end.
     """
-    _check_intervals(
-        log_every=log_every, validate_every=validate_every, checkpoint_every=checkpoint_every
+    check_loop_options(
+        num_steps=num_steps,
+        log_every=log_every,
+        validate_every=validate_every,
+        checkpoint_every=checkpoint_every,
+        keep=keep,
     )
     _check_batches(batches)
     workdir = Path(workdir).absolute()
     with contextlib.ExitStack() as stack:
-        checkpoints = stack.enter_context(Checkpoints(workdir, keep=keep, best=best))
+        checkpoints = stack.enter_context(Checkpoints(workdir, keep=keep))
         display = Display(bar=progress, quiet=jax.process_index() != 0)
         stack.callback(display.close)
-        run = _Run(workdir / METRICS_FILE, checkpoints, batches, display, num_steps, best)
+        run = _Run(workdir / METRICS_FILE, checkpoints, batches, display, num_steps)
         state = run.resume(state)
         if run.number >= num_steps:
             display.say(f"nothing to do: {run.number} of {num_steps} steps were taken before")
@@ -110,13 +108,37 @@ def fit(
                 # The end may cut an interval short; a longer run then takes it up again.
                 run.log(reset=run.number % log_every == 0)
             if validate is not None and (last or run.number % validate_every == 0):
-                run.validate(eval_params(state), validate, on_validate)
+                run.validate(eval_params(state), validate)
             if last or stopping or run.number % checkpoint_every == 0:
                 run.save(state)
             if stopping and not last:
                 display.say(f"stopped at step {run.number}, saved in {run.saved}")
                 break
     return state
+
+
+def check_loop_options(
+    *,
+    num_steps: int,
+    log_every: int,
+    validate_every: int,
+    checkpoint_every: int,
+    keep: int | None,
+) -> None:
+    """Checks the numbers that `fit` takes, for a caller that must know before it writes anything.
+
+    Raises:
+        ValueError: If one of them is below 1; the message names it. `keep` may be None.
+    """
+    for name, number in (
+        ("num_steps", num_steps),
+        ("log_every", log_every),
+        ("validate_every", validate_every),
+        ("checkpoint_every", checkpoint_every),
+    ):
+        if number < 1:
+            raise ValueError(f"{name} must be at least 1, got {number}")
+    check_keep(keep)
 
 
 class _Run:
@@ -129,10 +151,9 @@ class _Run:
         batches: Batches,
         display: Display,
         num_steps: int,
-        best: str | None,
     ):
         self.path, self.checkpoints, self.batches = path, checkpoints, batches
-        self.display, self.num_steps, self.best = display, num_steps, best
+        self.display, self.num_steps = display, num_steps
         self.meter, self.clock = Meter(), Clock()
         self.number = self.first = 0
         self.saved: Path | None = None
@@ -186,19 +207,15 @@ class _Run:
         if reset:
             self.meter.reset()
 
-    def validate(self, params: PyTree, validate: Validate, on_validate: OnValidate | None) -> None:
+    def validate(self, params: PyTree, validate: Validate) -> None:
         """Validates, and writes a line."""
         self.meter.fetch(self.number, self.saved)
         with self.clock.paused():
             metrics = {name: float(value) for name, value in validate(params).items()}
-            if self.best is not None and self.best not in metrics:
-                raise ValueError(f"best={self.best!r}, but validate returns {sorted(metrics)}")
             self.validated = (self.number, metrics)
             self.write("validation", metrics)
             if "loss" in metrics:
                 self.display.show(validation=metrics["loss"])
-            if on_validate is not None:
-                on_validate(self.number, params, metrics)
 
     def save(self, state: TrainState) -> None:
         """Makes a checkpoint, once every step up to here is known to be finite."""
@@ -221,12 +238,6 @@ class _Run:
             raise ValueError(f"a metric cannot be named {' or '.join(sorted(taken))}")
         if jax.process_index() == 0:
             append_metrics(self.path, {**head, **metrics})
-
-
-def _check_intervals(**intervals: int) -> None:
-    for name, every in intervals.items():
-        if every < 1:
-            raise ValueError(f"{name} must be at least 1, got {every}")
 
 
 def _check_batches(batches: Batches) -> None:

@@ -32,7 +32,8 @@ def make_optimizer(
         warmup_steps: Steps over which the rate rises linearly from zero.
         hold_steps: Steps at the peak before it decays.
         final_scale: Rate at `num_steps`, as a fraction of the peak, in [0, 1].
-        clip_norm: Gradients with a larger global l2 norm are scaled down to it; None never clips.
+        clip_norm: Gradients with a larger global l2 norm are scaled down to it; None or 0 never
+            clips.
         weight_decay: Decoupled in 'adamw'; added to the gradient (l2 penalty) in 'sgd'.
         b1: Decay of the first moment, in [0, 1); 'adam' and 'adamw' only.
         b2: Decay of the second moment, in [0, 1); 'adam' and 'adamw' only.
@@ -48,8 +49,8 @@ def make_optimizer(
     """
     if name not in OPTIMIZERS:
         raise ValueError(f"optimizer {name!r} is not known; choose from {', '.join(OPTIMIZERS)}")
-    if clip_norm is not None and not clip_norm > 0:
-        raise ValueError(f"clip_norm must be positive or None, got {clip_norm}")
+    if clip_norm is not None and not clip_norm >= 0:
+        raise ValueError(f"clip_norm must be positive, or 0 or None for none, got {clip_norm}")
     if not weight_decay >= 0:
         raise ValueError(f"weight_decay must not be negative, got {weight_decay}")
     for option, value in (("b1", b1), ("b2", b2), ("momentum", momentum)):
@@ -67,7 +68,7 @@ def make_optimizer(
         hold_steps=hold_steps,
         final_scale=final_scale,
     )
-    parts = [] if clip_norm is None else [optax.clip_by_global_norm(clip_norm)]
+    parts = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
     if name == "adam":
         parts.append(optax.adam(rate, b1=b1, b2=b2, eps=eps))
     elif name == "adamw":

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jitter_jax.train._files import write_text
+from jitter_jax.train.checkpoint import has_checkpoint
 
 CONFIG_FILE = "config.json"
 _ABSENT = object()
@@ -63,7 +64,8 @@ def check_config(
 ) -> None:
     """Checks that a run is continued with the config it was started with.
 
-    A folder without a stored config is a new run, and passes.
+    A folder without a stored config is a new run, and passes. So does one without a checkpoint,
+    of a run that ended before its first: nothing was trained with the stored config.
 
     Args:
         workdir: The run's folder.
@@ -74,7 +76,7 @@ def check_config(
     Raises:
         ConfigError: If any other field differs, with every such field and its two values.
     """
-    if not (Path(workdir) / CONFIG_FILE).exists():
+    if not (Path(workdir) / CONFIG_FILE).exists() or not has_checkpoint(workdir):
         return
     stored, current = _flatten(load_config(workdir)), _flatten(_plain(config))
     lines = []

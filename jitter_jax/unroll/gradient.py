@@ -11,6 +11,7 @@ from jitter_jax.unroll.iterate import (
     check_jitter,
     data_gradient,
     starting_point,
+    take_learned_step,
     unroll,
 )
 
@@ -55,7 +56,8 @@ def gradient_descent(
         `x_K`, of the shape of `start`; or `(K + 1, ...)` when `return_trajectory`.
 
     Raises:
-        ValueError: `num_iterations` is below 1, or only one of `key` and `jitter` is given.
+        ValueError: `num_iterations` is below 1, only one of `key` and `jitter` is given, or
+            `learned_step` changes the shape or dtype of the iterate.
 
     Source: Guan and Davenport, "SGD jittering" (2024), eq. 7.
     """
@@ -63,7 +65,7 @@ def gradient_descent(
 
     def iteration(x: Array, k: Array, key: Array | None) -> Array:
         gradient = data_gradient(operator, x, y)
-        total = gradient + learned_step(x)
+        total = gradient + take_learned_step(learned_step, x)
         if jitter is not None:
             assert key is not None
             total = total + jitter(key, x - step_size * gradient, k, num_iterations)

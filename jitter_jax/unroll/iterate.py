@@ -77,6 +77,22 @@ def starting_point(operator: LinearOperator, y: Array, start: Array | None) -> A
     return operator.adjoint(y) if start is None else start
 
 
+def take_learned_step(learned_step: LearnedStep, x: Array) -> Array:
+    """Returns `learned_step(x)`, once its shape and dtype are known to be those of `x`.
+
+    Raises:
+        ValueError: they are not.
+    """
+    result = jnp.asarray(learned_step(x))
+    # Another shape could broadcast silently; another dtype would fail deep inside the scan.
+    if (result.shape, result.dtype) != (x.shape, x.dtype):
+        raise ValueError(
+            "learned_step must keep the shape and dtype of the iterate, "
+            f"{x.shape} {x.dtype}, got {result.shape} {result.dtype}"
+        )
+    return result
+
+
 def check_jitter(key: Array | None, jitter: Jitter | None) -> None:
     """Raises ValueError unless the key and the jitter come together."""
     if (key is None) != (jitter is None):

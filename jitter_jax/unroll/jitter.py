@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from jitter_jax.noise import normal_like
 from jitter_jax.unroll.iterate import Jitter
 
 Array = jax.Array
@@ -32,7 +33,7 @@ def absolute(sigma: ArrayLike) -> Jitter:
     level = _schedule("sigma", sigma)
 
     def jitter(key: Array, iterate: Array, k: Array, num_iterations: int) -> Array:
-        return level(k, num_iterations).astype(_real(iterate)) * _normal(key, iterate)
+        return level(k, num_iterations).astype(_real(iterate)) * normal_like(key, iterate)
 
     return jitter
 
@@ -55,7 +56,7 @@ def relative(sigma: ArrayLike) -> Jitter:
 
     def jitter(key: Array, iterate: Array, k: Array, num_iterations: int) -> Array:
         scale = level(k, num_iterations) * jax.lax.stop_gradient(jnp.max(jnp.abs(iterate)))
-        return scale.astype(_real(iterate)) * _normal(key, iterate)
+        return scale.astype(_real(iterate)) * normal_like(key, iterate)
 
     return jitter
 
@@ -79,12 +80,14 @@ def unit_norm(sigma: ArrayLike) -> Jitter:
     def jitter(key: Array, iterate: Array, k: Array, num_iterations: int) -> Array:
         count = iterate.size * (2 if jnp.iscomplexobj(iterate) else 1)
         scale = level(k, num_iterations) / np.sqrt(count)
-        return scale.astype(_real(iterate)) * _normal(key, iterate)
+        return scale.astype(_real(iterate)) * normal_like(key, iterate)
 
     return jitter
 
 
-def repo(sigma: ArrayLike, *, axis_name: str = "batch") -> Jitter:
+def repo(
+    sigma: ArrayLike, *, axis_name: str = "batch", recorded: ArrayLike | None = None
+) -> Jitter:
     """Returns the jitter of the public code: `w_k ~ N(0, (sigma_k max g_k)^2 I)`.
 
     Here `max` is signed, runs over the *whole batch*, and carries a gradient to the entry that
@@ -95,9 +98,13 @@ def repo(sigma: ArrayLike, *, axis_name: str = "batch") -> Jitter:
         sigma: fraction of the batch's largest entry, non-negative; scalar or `(K,)`.
         axis_name: the name of the `vmap` axis that is the batch. The schemes of this package name
             it `"batch"`.
+        recorded: standard normals `(K, ...)` of one signal, used in place of draws, to repeat a
+            run whose noise is known: `w_k = sigma_k max g_k recorded[k]`. May be traced, so that
+            `vmap` hands each signal its own.
 
     Raises:
-        ValueError: as for `absolute`.
+        ValueError: as for `absolute`; or at the first use, `recorded` is not one array of the shape
+            of the iterate for each of the `K` iterations.
         NameError: at the first use, no enclosing `vmap` has an axis of that name.
     """
     level = _schedule("sigma", sigma)
@@ -105,7 +112,12 @@ def repo(sigma: ArrayLike, *, axis_name: str = "batch") -> Jitter:
     def jitter(key: Array, iterate: Array, k: Array, num_iterations: int) -> Array:
         # all_gather and not pmax: pmax has no derivative, and the public code's maximum does.
         largest = jnp.max(jax.lax.all_gather(_parts(iterate).max(), axis_name))
-        return level(k, num_iterations).astype(_real(iterate)) * largest * _normal(key, iterate)
+        noise = (
+            normal_like(key, iterate)
+            if recorded is None
+            else _replay(recorded, iterate, k, num_iterations)
+        )
+        return level(k, num_iterations).astype(_real(iterate)) * largest * noise
 
     return jitter
 
@@ -167,15 +179,19 @@ def _schedule(name: str, value: ArrayLike):
     return level
 
 
+def _replay(recorded: ArrayLike, iterate: Array, k: Array, num_iterations: int) -> Array:
+    expected = (num_iterations, *iterate.shape)
+    if jnp.shape(recorded) != expected:
+        raise ValueError(
+            f"recorded must have shape {expected}, a signal for each iteration, "
+            f"got {jnp.shape(recorded)}"
+        )
+    return jnp.asarray(recorded, iterate.dtype)[k]
+
+
 def _real(x: Array) -> jnp.dtype:
     return jnp.finfo(x.dtype).dtype
 
 
 def _parts(x: Array) -> Array:
     return jnp.stack([x.real, x.imag]) if jnp.iscomplexobj(x) else x
-
-
-def _normal(key: Array, like: Array) -> Array:
-    # A complex normal of JAX has unit variance in all, half of it in each part.
-    draw = jax.random.normal(key, like.shape, like.dtype)
-    return draw * np.sqrt(2).astype(_real(like)) if jnp.iscomplexobj(like) else draw

@@ -68,7 +68,8 @@ def unrolled(
     """Returns the reconstructor that unrolls `method` around a network with shared weights.
 
     Args:
-        method: `gradient_descent`, `proximal_gradient` or a function with their arguments.
+        method: `gradient_descent`, `proximal_gradient` or a function with their arguments, such as
+            `partial(proximal_gradient, noise_step_size=0.1)`.
         network: the learned step. It sees real channels, last: a complex signal with `c` channels
             comes as `2 c` real ones (all real parts first) and its result is turned back.
         step_size: one of `jitter_jax.unroll.step_size`.
@@ -82,7 +83,8 @@ def unrolled(
         A `Reconstructor` whose parameters are `{"network": ...}`, and `"step_size"` when learned.
 
     Raises:
-        ValueError: `num_iterations` is below 1 or `start` is unknown.
+        ValueError: `num_iterations` is below 1 or `start` is unknown; when applied, the network
+            does not give as many channels as the signal has.
     """
     if num_iterations < 1:
         raise ValueError(f"num_iterations must be at least 1, got {num_iterations}")

@@ -9,53 +9,52 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
-from configs import seismic
 from jitter_jax import attacks
 from jitter_jax import experiment as experiments
 from jitter_jax.attacks.search import value_and_ascent
-from jitter_jax.commands import bench
-from jitter_jax.commands.train import init_params
+from jitter_jax.bench import bench, cases, parent, report
+from jitter_jax.bench._library import make_work
+from jitter_jax.commands.runs import start
 from jitter_jax.metrics import mse
 
 ROOT = Path(__file__).resolve().parents[2]
-SIZES = bench.Sizes(height=24, width=16, batch=2, iterations=2)
+SIZES = cases.Sizes(height=24, width=16, batch=2, iterations=2)
 
 
 def run(sizes=SIZES, **options):
     options = {"cases": ["inference"], "repeats": 2, "peer": "none", "progress": False} | options
-    return bench.bench({"seismic": seismic.get_config()}, sizes=sizes, **options)
+    return bench(sizes=sizes, **options)
 
 
 def small_config(scheme="mse"):
-    return bench.case_config("seismic", seismic.get_config(), SIZES, scheme)
+    return cases.case_config("seismic", SIZES, scheme)
 
 
-def worker(kind):
-    """What a worker of the library times, in this process."""
-    make = bench._jax_maker({})
-    scheme = "sgd_jitter" if kind == "train" else "mse"
-    return make(bench.Case(kind, scheme, 1), small_config(scheme))
+def job(names=("inference",), framework="jax", **configs):
+    parts = {name: small_config(cases.CASES[name].scheme) for name in names} | configs
+    return {"problem": "seismic", "framework": framework, "threads": 1, "cases": parts}
 
 
 def torch_peer():
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     torch.set_num_threads(1)  # on a busy machine its threads spend their time on waiting
-    from jitter_jax.commands import torch_peer
+    from jitter_jax.bench import _torch_peer
 
-    return torch_peer
+    return _torch_peer
 
 
 def test_flops_are_those_of_the_published_network():
     # 9 (2 * 32 + 32 * 32 + 32 * 32 + 32) + 1 products a pixel.
-    config = bench.case_config("seismic", seismic.get_config(), bench.Sizes(), "mse")
-    assert bench.PROBLEMS["seismic"].forward_flops(config) == 5 * 2 * 19297 * 2 * 352 * 352
+    config = cases.case_config("seismic", cases.Sizes(), "mse")
+    assert cases.PROBLEMS["seismic"].forward_flops(config) == 5 * 2 * 19297 * 2 * 352 * 352
 
 
 def test_a_run_reports_what_it_measured(tmp_path, capsys):
-    report = run(output=tmp_path / "bench.json")
-    assert json.loads((tmp_path / "bench.json").read_text()) == json.loads(json.dumps(report))
-    (row,) = report["rows"]
+    found = run(output=tmp_path / "bench.json")
+    assert json.loads((tmp_path / "bench.json").read_text()) == json.loads(json.dumps(found))
+    (row,) = found["rows"]
     assert len(row["seconds"]) == 2 and min(row["seconds"]) > 0
     assert row["min_s"] <= row["median_s"]
     assert row["gflop"] == pytest.approx(1e-9 * 2 * 2 * 19297 * 2 * 24 * 16)
@@ -64,16 +63,17 @@ def test_a_run_reports_what_it_measured(tmp_path, capsys):
     assert row["compile_s"] > 0
     assert 0.05 < row["import_gb"] < row["peak_gb"] < 4
     assert row["torch_over_jax"] is None
-    assert report["jitter_overhead"] == []
-    assert report["versions"]["jax"] == jax.__version__
+    assert found["jitter_overhead"] == []
+    assert found["versions"]["jax"] == jax.__version__
     printed = capsys.readouterr().out
     assert "2 x 24 x 16, K = 2" in printed
     assert "| seismic | inference | JAX |" in printed
 
 
-@pytest.mark.parametrize("kind", ["train", "pgd"])
-def test_the_other_cases_run_again_and_again(kind):
-    work = worker(kind)
+@pytest.mark.parametrize("name", ["train_sgd_jitter", "pgd_step"])
+def test_the_other_cases_run_again_and_again(name):
+    case = cases.CASES[name]
+    work = make_work(case, "seismic", small_config(case.scheme))
     assert work.compile_s > 0
     for _ in range(3):
         work.run()
@@ -82,20 +82,21 @@ def test_the_other_cases_run_again_and_again(kind):
 def test_the_overhead_is_a_median_of_paired_ratios():
     pairs = [1.0, 1.1], [10.0, 12.0], [2.0, 2.6]
     runs = [{"seconds": pair, "cpu_s": [1.0, 1.05]} for pair in pairs]
-    overhead = bench._overhead({"problem": "p", "framework": "jax", "runs": runs})
+    overhead = report.overhead({"problem": "p", "framework": "jax", "runs": runs})
     assert overhead["percent"] == pytest.approx(20)
     assert overhead["cpu_percent"] == pytest.approx(5)
 
 
 def test_the_ratio_is_a_median_over_rounds():
-    def measured(seconds, cores=2):
-        runs = [{"seconds": [s], "cpu_s": [cores * s], "idle_cpu_s": 0.0} for s in seconds]
-        ready = {"parameters": 1, "import_bytes": 1, "compile_s": [None]}
-        return {"runs": runs, "ready": ready, "peak_bytes": 1}
+    def measured(framework, seconds, cores=2, names=("inference",)):
+        runs = [{"seconds": [s], "cpu_s": [cores * s]} for s in seconds]
+        ready = {"parameters": 1, "import_bytes": 1, "compile_s": [None], "peak_bytes": 1}
+        return {**job(names, framework), **ready, "runs": runs}
 
-    ours, theirs = measured([1, 2, 4]), measured([2, 3, 4], cores=4)
-    both = {("jax", "inference"): ours, ("torch", "inference"): theirs}
-    row = bench._row("seismic", "inference", "jax", small_config(), both)
+    ours, theirs = measured("jax", [1, 2, 4]), measured("torch", [2, 3, 4], cores=4)
+    other = measured("torch", [9, 9, 9], names=["pgd_step"])
+    row = report.table_row(ours, [ours, theirs, other])
+    assert report.table_row(theirs, [ours, theirs])["torch_over_jax"] is None
     assert row["torch_over_jax"] == 1.5
     assert row["torch_over_jax_cpu"] == 3
     assert row["cores"] == 2
@@ -108,12 +109,14 @@ def test_the_ratio_is_a_median_over_rounds():
         ({"pairs": -1}, "pairs=-1"),
         ({"sizes": SIZES._replace(height=0)}, "height=0"),
         ({"cases": ["certify"]}, "'certify'"),
-        ({"cases": []}, "cases is empty"),
+        ({"cases": []}, "cases=''"),
+        ({"problems": ["mri"]}, "problems='mri'"),
         ({"peer": "numpy"}, "peer='numpy'"),
         ({"remat": "some"}, "remat='some'"),
         ({"threads": 0}, "threads=0"),
         ({"threads": 10**6}, "threads=1000000"),
-        ({"output": "no/such/folder/x.json"}, "folder does not exist"),
+        ({"output": "no/such/folder/x.json"}, "a folder that exists is expected"),
+        ({"output": "."}, "a file in a folder"),
     ],
 )
 def test_bad_arguments_are_refused_before_anything_runs(options, message):
@@ -122,7 +125,7 @@ def test_bad_arguments_are_refused_before_anything_runs(options, message):
 
 
 def test_a_missing_peer_is_said(monkeypatch):
-    monkeypatch.setattr(bench.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(parent.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="needs PyTorch, which is not installed"):
         run(peer="torch")
 
@@ -142,14 +145,14 @@ def test_the_binary_explains_an_error():
 # PyTorch
 
 
-def in_both(seed=3):
+def in_both():
     """The library's experiment and parameters, and the same problem in PyTorch."""
     peers = torch_peer()
     import torch
 
     config = small_config()
-    experiment = experiments.build(bench_config(config))
-    params = init_params(experiment, jax.random.key(seed))
+    experiment = experiments.build(ConfigDict(config))
+    params = start(experiment)[0].params
     peer = peers.seismic(config)
     weights = params["network"]["params"]
     # Larger than at first, so that the network is not a small part of the result.
@@ -166,12 +169,6 @@ def in_both(seed=3):
             layer.weight.copy_(torch.tensor(np.asarray(weights[f"GroupNorm_{i}"]["scale"])))
             layer.bias.copy_(torch.tensor(np.asarray(weights[f"GroupNorm_{i}"]["bias"])))
     return experiment, params, peer
-
-
-def bench_config(plain):
-    from ml_collections import ConfigDict
-
-    return ConfigDict(plain)
 
 
 def to_jax(x):
@@ -207,7 +204,7 @@ def test_the_peer_differentiates_what_the_library_differentiates():
 
 def test_the_peer_takes_the_same_attack_step():
     experiment, params, peer = in_both()
-    step = torch_peer().pgd_step(peer, epsilon=0.05, step_size=0.5)
+    step = torch_peer().pgd_step(peer)
     step()  # from zero
     theirs = step()
     x, y = to_jax(peer.signal), to_jax(peer.measurement)
@@ -215,9 +212,9 @@ def test_the_peer_takes_the_same_attack_step():
     def one(x, y):
         reconstruct = lambda y: experiment.reconstructor.apply(params, experiment.operator, y)
         objective = attacks.reconstruction_error(reconstruct, experiment.operator, x, y)
-        ball = attacks.Threat(0.05, unit="relative").ball(y)
+        ball = attacks.Threat(cases.EPSILON, unit="relative").ball(y)
         ascent = value_and_ascent(objective, jnp.zeros_like(y))[1]
-        return objective(ball.project(0.5 * ball.radius * ball.steepest(ascent)))
+        return objective(ball.project(cases.STEP_SIZE * ball.radius * ball.steepest(ascent)))
 
     np.testing.assert_allclose(jax.vmap(one)(x, y), theirs.detach().numpy(), rtol=1e-3)
 
@@ -231,18 +228,9 @@ def test_the_peer_trains():
         assert np.isfinite(losses).all() and losses[-1] < losses[0]
 
 
-def test_the_peer_refuses_what_it_does_not_have():
-    peers = torch_peer()
-    config = small_config()
-    config["network"]["name"] = "dncnn"
-    with pytest.raises(ValueError, match=r"network\.name='dncnn'"):
-        peers.seismic(config)
-
-
 def test_side_by_side():
     torch_peer()
-    report = run(peer="torch", repeats=1)
-    ours, theirs = report["rows"]
+    ours, theirs = run(peer="torch", repeats=1)["rows"]
     assert (ours["framework"], theirs["framework"]) == ("jax", "torch")
     assert ours["parameters"] == theirs["parameters"] == 19588
     assert ours["torch_over_jax"] == pytest.approx(theirs["min_s"] / ours["min_s"])
@@ -251,10 +239,9 @@ def test_side_by_side():
 
 def test_two_cases_take_turns_in_one_process():
     torch_peer()
-    cases = {f"train_{scheme}": small_config(scheme) for scheme in ("mse", "sgd_jitter")}
-    job = {"problem": "seismic", "framework": "torch", "threads": 1, "cases": cases}
-    (measured,) = bench._alternate([job], 3, lambda text: None)
-    overhead = bench._overhead(measured)
+    both = job(cases.OVERHEAD_OF, "torch")
+    (measured,) = parent.alternate([both], 3, lambda text: None)
+    overhead = report.overhead(measured)
     assert np.shape(overhead["seconds"]) == (3, 2)
     assert overhead["quartiles"][0] <= overhead["percent"] <= overhead["quartiles"][1]
 
@@ -262,6 +249,11 @@ def test_two_cases_take_turns_in_one_process():
 def test_a_worker_that_cannot_build_says_why():
     config = small_config()
     config["network"]["num_groups"] = 5
-    job = {"problem": "seismic", "framework": "jax", "threads": 1, "cases": {"inference": config}}
     with pytest.raises(ValueError, match="num_groups must divide"):
-        bench._alternate([job], 1, lambda text: None)
+        parent.alternate([job(inference=config)], 1, lambda text: None)
+
+
+def test_a_dead_worker_is_said(capfd):
+    with pytest.raises(ChildProcessError, match="worker of jax none ended with status 1; what it"):
+        parent.alternate([job([], none={})], 1, lambda text: None)
+    assert "KeyError: 'none'" in capfd.readouterr().err

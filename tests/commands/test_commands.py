@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from configs import points, seismic
-from jitter_jax.commands.attack import attack_runs, load_run
+from jitter_jax.commands.attack import attack_runs
 from jitter_jax.commands.compare import compare
 from jitter_jax.commands.reconstruct import reconstruct_file
+from jitter_jax.commands.runs import load_trained
 from jitter_jax.commands.train import train_and_evaluate
 from jitter_jax.train import METRICS_FILE, TIMING_FIELDS, read_metrics
 
@@ -45,7 +46,8 @@ def small_points(**train):
 
 def small_sections():
     config = seismic.get_config()
-    config.data.update({"shape": (24, 16), "num_train": 6, "num_validation": 2, "num_test": 3})
+    config.data.update({"num_train": 6, "num_validation": 2, "num_test": 3})
+    config.data.sections.shape = (24, 16)
     config.network.width = 4
     config.unroll.num_iterations = 2
     config.evaluate.attack.num_steps = 2
@@ -81,7 +83,7 @@ def without_timing(workdir):
 
 
 def params_of(workdir):
-    return load_run(workdir).params
+    return load_trained(workdir).params
 
 
 def assert_same_params(a, b):
@@ -154,7 +156,9 @@ def test_attack_reports(trained, tmp_path):
     definitions = run["definitions"]
     assert definitions["threat"]["norm"] == "linf"
     assert definitions["metrics"]["psnr"].keys() >= {"formula", "peak", "clamp", "channel", "unit"}
-    assert definitions["worst case"].keys() >= {"num_steps", "restarts", "step_size"}
+    assert definitions["worst case"].keys() >= {"num_steps", "restarts", "keep_best", "rule"}
+    assert definitions["worst case"]["step_size"] == pytest.approx(2.5 / 2)
+    assert definitions["reconstruction"]["method"] == "gradient"
     assert definitions["seed"] == 0
     assert json.loads((tmp_path / "attack.json").read_text()) == report
     with (tmp_path / "attack.csv").open() as file:
@@ -179,20 +183,25 @@ def test_attack_command(trained, tmp_path):
 
 def test_compare(tmp_path):
     config = small_points()
-    summary = compare(config, tmp_path, schemes=("mse", "spgd_jitter"), num_seeds=2, progress=False)
+    summary = compare(
+        config, tmp_path, schemes=("mse@proximal", "spgd_jitter"), num_seeds=2, progress=False
+    )
     clean = summary["spgd_jitter"]["clean"]["risk"]
     assert len(clean["values"]) == 2
     assert clean["mean"] == pytest.approx(np.mean(clean["values"]))
-    gap = np.subtract(clean["values"], summary["mse"]["clean"]["risk"]["values"])
+    gap = np.subtract(clean["values"], summary["mse@proximal"]["clean"]["risk"]["values"])
     assert clean["difference"] == pytest.approx(gap.mean())
     assert clean["better"] == int((gap < 0).sum())
     assert clean["standard_error"] == pytest.approx(gap.std(ddof=1) / np.sqrt(2))
     config_of = json.loads((tmp_path / "spgd_jitter-1" / "config.json").read_text())
     assert (config_of["seed"], config_of["scheme"]["name"]) == (1, "spgd_jitter")
-    before = (tmp_path / "mse-0" / "evaluation.json").stat().st_mtime_ns
-    again = compare(config, tmp_path, schemes=("mse", "spgd_jitter"), num_seeds=2, progress=False)
+    assert config_of["unroll"]["method"] == "proximal"
+    before = (tmp_path / "mse-proximal-0" / "evaluation.json").stat().st_mtime_ns
+    again = compare(
+        config, tmp_path, schemes=("mse@proximal", "spgd_jitter"), num_seeds=2, progress=False
+    )
     assert again == summary
-    assert (tmp_path / "mse-0" / "evaluation.json").stat().st_mtime_ns == before
+    assert (tmp_path / "mse-proximal-0" / "evaluation.json").stat().st_mtime_ns == before
 
 
 def test_reconstruct(trained, tmp_path):
@@ -225,6 +234,40 @@ def bad_file(folder):
     return folder / "bad.npz"
 
 
+def test_refused_input_leaves_the_folder_free(tmp_path):
+    """A value refused once does not bind the folder to its config."""
+    config = small_points(num_steps=10)
+    config.train.batch_size = 500
+    with pytest.raises(ValueError, match="batch_size=500"):
+        train_and_evaluate(config, tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_reconstruct_does_not_overwrite_its_input(trained, tmp_path):
+    np.savez(tmp_path / "y.npz", y=np.ones((30, 20), np.float32))
+    with pytest.raises(ValueError, match="overwrite"):
+        reconstruct_file(trained / "sections", tmp_path / "y.npz", tmp_path / "y")
+    reconstruct_file(trained / "sections", tmp_path / "y.npz", tmp_path / "r_0.05")
+    assert (tmp_path / "r_0.05.npz").exists()
+
+
+def test_reconstruct_does_not_need_the_training_data(trained, tmp_path):
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-r", str(trained / "sections"), str(copy)], check=True)
+    config = json.loads((copy / "config.json").read_text())
+    config["data"]["kind"], config["data"]["folder"] = "wells", "moved"
+    (copy / "config.json").write_text(json.dumps(config))
+    np.save(tmp_path / "y.npy", np.ones((30, 20), np.float32))
+    assert reconstruct_file(copy, tmp_path / "y.npy", tmp_path / "out").shape == (1, 30, 20, 1)
+
+
+def test_runs_of_different_problems_are_not_compared(trained, tmp_path):
+    with pytest.raises(ValueError, match="differ in `data`"):
+        attack_runs(
+            [trained / "points", trained / "sections"], tmp_path, overrides={}, progress=False
+        )
+
+
 BAD_TRAINING = {
     "unknown flag": (["--no_such_flag=1"], "no_such_flag"),
     "unknown field": (["--config.train.steps=5"], "steps"),
@@ -238,12 +281,17 @@ BAD_TRAINING = {
     "unknown activation": (["--config.network.activation=magic"], "magic"),
     "unknown metric": (["--config.metrics.names=('magic',)"], "magic"),
     "unknown set": (["--config.data.out_of_distribution=('magic',)"], "magic"),
+    "negative steps": (["--config.train.num_steps=-5"], "-5"),
+    "no checkpoints": (["--config.train.keep=0"], "keep"),
+    "no draws": (["--config.evaluate.num_draws=0"], "num_draws=0"),
+    "negative seed": (["--config.seed=-1"], "seed=-1"),
+    "other scheme's threat": (["--config.scheme.adversarial.threat.norm=l7"], "l7"),
     "large batch": (["--config.train.batch_size=201"], "batch_size=201"),
     "missing file": (
         [
             "--config.data.kind=file",
-            "--config.data.train_file=none.npz",
-            "--config.data.test_file=none.npz",
+            "--config.data.file.train=none.npz",
+            "--config.data.file.test=none.npy",
         ],
         "none.npz",
     ),
@@ -272,8 +320,8 @@ def test_file_with_nan(tmp_path):
         "train",
         f"--workdir={tmp_path / 'run'}",
         "--config.data.kind=file",
-        f"--config.data.train_file={path}",
-        f"--config.data.test_file={path}",
+        f"--config.data.file.train={path}",
+        "--config.data.file.test=none.npy",
     )
     assert done.returncode == 1
     assert "bad.npz" in done.stderr
@@ -292,6 +340,7 @@ def test_other_config_does_not_touch_the_run(trained):
         "--config.network.width=8",
     )
     assert done.returncode == 1
+    assert "Traceback" not in done.stderr
     assert "network.width: the run has 32, the config now says 8" in done.stderr
     assert files(workdir) == before
 

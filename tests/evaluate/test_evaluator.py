@@ -1,6 +1,7 @@
 """Evaluation a chunk at a time, and the table that comes of it."""
 
 import csv
+import dataclasses
 import json
 
 import jax
@@ -10,10 +11,10 @@ import pytest
 from helpers import TOLERANCE, close, counted, equal, near, normal
 
 from jitter_jax.attacks import Threat, fgsm, pgd, random
+from jitter_jax.data.batch import Batch
 from jitter_jax.evaluate.evaluator import chunk_for_memory, make_evaluator, run_evaluator
 from jitter_jax.evaluate.table import (
     Condition,
-    MeasuredSet,
     evaluate_conditions,
     format_rows,
     make_evaluators,
@@ -45,13 +46,28 @@ MEASUREMENTS = np.asarray(normal(1, COUNT, *SHAPE))
 THREAT = Threat(0.3, unit="relative")
 
 
-def keys():
-    return jax.random.split(jax.random.key(0), COUNT)
+def make_batch(rows, signals=SIGNALS, measurements=MEASUREMENTS):
+    rows = np.asarray(rows)
+    return Batch(
+        jnp.asarray(signals[rows]),
+        jnp.asarray(measurements[rows]),
+        OPERATOR,
+        jnp.ones(len(rows)),
+        jnp.asarray(rows, jnp.int32),
+    )
 
 
-def run(evaluator, chunk, threat=THREAT, **options):
-    arrays = (SIGNALS, MEASUREMENTS, keys(), threat)
-    return run_evaluator(evaluator, PARAMS, OPERATOR, *arrays, chunk=chunk, **options)
+def batches(size, count=COUNT, **arrays):
+    """Batches of one size, the last filled up with its first signal."""
+    for start in range(0, count, size):
+        rows = np.arange(start, start + size)
+        kept = min(size, count - start)
+        yield make_batch(np.where(rows < count, rows, start), **arrays), kept
+
+
+def run(evaluator, size, threat=THREAT, keep=COUNT):
+    key = jax.random.key(0)
+    return run_evaluator(evaluator, PARAMS, batches(size), threat, key=key, keep=keep)
 
 
 ATTACKS = {"none": None, "random": random, "worst": lambda ball: pgd(ball, num_steps=3)}
@@ -87,24 +103,40 @@ def test_signal_space_measures_the_perturbed_signal():
     near(result.estimate[0], estimate, TOLERANCE["float32"])
 
 
-def test_last_chunk_is_filled_with_its_own_first_signal_and_cut_again():
-    seen = []
-
-    def evaluator(params, operator, signals, measurements, keys, threat):
-        seen.append(np.asarray(signals))
-        return {"signal": signals, "measurement": measurements}
-
-    result = run(evaluator, 3)
-    equal(result, {"signal": SIGNALS, "measurement": MEASUREMENTS})
-    assert [len(s) for s in seen] == [3, 3, 3]
-    equal(seen[-1], SIGNALS[[6, 6, 6]])
+def test_only_the_first_estimates_are_kept():
+    evaluator = make_evaluator(RECONSTRUCTOR, METRICS, fgsm)
+    whole = run(evaluator, 3)
+    for keep in (0, 2, 4, 100):
+        result = run(evaluator, 3, keep=keep)
+        equal(result.estimate, whole.estimate[:keep])
+        equal(result.delta, whole.delta[:keep])
+        equal(result.metrics, whole.metrics)
 
 
-def test_progress_sees_every_chunk():
-    seen = []
+def test_no_signals():
     evaluator = make_evaluator(RECONSTRUCTOR, METRICS, None)
-    run(evaluator, 3, progress=lambda chunks: seen.extend(chunks) or chunks)
-    assert seen == [0, 3, 6]
+    with pytest.raises(ValueError, match="no signals"):
+        run_evaluator(evaluator, PARAMS, [], THREAT, key=jax.random.key(0), keep=1)
+
+
+def test_every_signal_can_have_its_own_operator():
+    wavelets = normal(3, COUNT, 3)
+    batch = dataclasses.replace(
+        make_batch(range(COUNT)), operator=jax.vmap(convolution)(wavelets), operator_axes=0
+    )
+    evaluator = make_evaluator(RECONSTRUCTOR, METRICS, None)
+    result = run_evaluator(
+        evaluator, PARAMS, [(batch, COUNT)], THREAT, key=jax.random.key(0), keep=COUNT
+    )
+    for wavelet, y, estimate in zip(wavelets, MEASUREMENTS, result.estimate, strict=True):
+        near(estimate, reconstruct(PARAMS, convolution(wavelet), y), TOLERANCE["float32"])
+
+
+def test_gradients_that_are_not_finite_are_counted():
+    broken = lambda params, operator, y, **_: y + jnp.sqrt(jnp.abs(y - y) * y[0, 0])
+    evaluator = make_evaluator(Reconstructor(lambda *_: (), broken), METRICS, fgsm)
+    assert (run(evaluator, COUNT).nonfinite > 0).all()
+    assert (run(make_evaluator(RECONSTRUCTOR, METRICS, fgsm), COUNT).nonfinite == 0).all()
 
 
 def test_one_compilation_for_all_chunks_and_sizes():
@@ -123,30 +155,22 @@ def test_number_of_iterations_reaches_the_reconstructor():
 
 def test_draws_are_averaged():
     several = run(make_evaluator(RECONSTRUCTOR, METRICS, random, num_draws=3), COUNT)
-    single = make_evaluator(RECONSTRUCTOR, METRICS, random)
-    split = jax.vmap(lambda key: jax.random.split(key, 3))(keys())
-    arrays = (PARAMS, OPERATOR, SIGNALS, MEASUREMENTS)
-    draws = [single(*arrays, split[:, i], THREAT) for i in range(3)]
-    for name in METRICS:
-        expected = np.mean([draw.metrics[name] for draw in draws], 0)
-        near(several.metrics[name], expected, TOLERANCE["float32"])
-        assert np.ptp([draw.metrics[name][0] for draw in draws]) > 0
-    near(several.delta, draws[-1].delta, TOLERANCE["float32"])
-    near(several.estimate, draws[-1].estimate, TOLERANCE["float32"])
-
-
-def test_chunk_must_be_positive():
-    evaluator = make_evaluator(RECONSTRUCTOR, METRICS, None)
-    for chunk in (0, -2):
-        with pytest.raises(ValueError, match=f"chunk={chunk} is not accepted"):
-            run(evaluator, chunk)
+    key = jax.random.fold_in(jax.random.key(0), 2)  # of signal number 2
+    losses = []
+    for i in range(3):
+        delta = THREAT.ball(MEASUREMENTS[2]).sample(jax.random.fold_in(key, i), MEASUREMENTS[2])
+        estimate = reconstruct(PARAMS, OPERATOR, MEASUREMENTS[2] + delta)
+        losses.append(np.mean((estimate - SIGNALS[2]) ** 2))
+    near(several.metrics["mse"][2], np.mean(losses), TOLERANCE["float32"])
+    assert np.ptp(losses) > 0
+    near(several.delta[2], delta, TOLERANCE["float32"])
+    near(several.estimate[2], estimate, TOLERANCE["float32"])
 
 
 def test_chunk_for_memory_stays_within_its_bounds():
     def chunk(budget_bytes, most):
-        y = MEASUREMENTS[0]
         return chunk_for_memory(
-            RECONSTRUCTOR, PARAMS, OPERATOR, y, budget_bytes=budget_bytes, most=most
+            RECONSTRUCTOR, PARAMS, make_batch([0]), budget_bytes=budget_bytes, most=most
         )
 
     assert chunk(1.0, 50) == 1
@@ -162,14 +186,17 @@ def test_chunk_for_memory_stays_within_its_bounds():
 @pytest.fixture(scope="module")
 def table():
     evaluators = make_evaluators(RECONSTRUCTOR, METRICS, ATTACKS["worst"], num_draws=2)
-    numbers = np.arange(COUNT)
-    sets = {
-        "test": MeasuredSet(SIGNALS, MEASUREMENTS, numbers),
-        "other": MeasuredSet(SIGNALS[:3], MEASUREMENTS[:3], numbers[:3]),
-    }
+    counts = {"test": COUNT, "other": 3}
     conditions = [*standard_conditions(["other"]), Condition("none left", "test", "worst", 0.0)]
-    arrays = (PARAMS, OPERATOR, sets, conditions, THREAT)
-    return evaluate_conditions(evaluators, *arrays, jax.random.key(0), chunk=4)
+    return evaluate_conditions(
+        evaluators,
+        PARAMS,
+        lambda name: batches(4, counts[name]),
+        conditions,
+        THREAT,
+        key=jax.random.key(0),
+        metrics=list(METRICS),
+    )
 
 
 def test_rows_of_the_table(table):
@@ -226,16 +253,14 @@ def test_format_of_rows():
 def test_perfect_reconstruction_is_not_finite_and_still_json():
     perfect = Reconstructor(lambda key, operator, y: (), lambda params, operator, y, **_: y)
     evaluators = make_evaluators(perfect, METRICS, fgsm, num_draws=1)
-    sets = {"test": MeasuredSet(SIGNALS, SIGNALS, np.arange(COUNT))}
     rows, _ = evaluate_conditions(
         evaluators,
         (),
-        OPERATOR,
-        sets,
+        lambda name: batches(COUNT, measurements=SIGNALS),
         [Condition("clean", "test", "none")],
         THREAT,
-        jax.random.key(0),
-        chunk=COUNT,
+        key=jax.random.key(0),
+        metrics=list(METRICS),
     )
     assert rows[0]["metrics"]["psnr"] == {"mean": None, "std": None}
     assert rows[0]["metrics"]["mse"] == {"mean": 0.0, "std": 0.0}

@@ -9,7 +9,7 @@ from helpers import close, near, normal
 from jitter_jax.networks import MLP, DnCNN, SeismicCNN
 
 NETWORKS = {
-    "MLP": (MLP(3, 8), (5, 2)),
+    "MLP": (MLP(depth=3, width=8), (5, 2)),
     "DnCNN": (DnCNN(3, 8), (6, 7, 2)),
     "SeismicCNN": (SeismicCNN(8), (6, 7, 2)),
 }
@@ -69,6 +69,20 @@ def test_seismic_weights_are_a_tenth_of_he_normal():
 def test_dncnn_needs_two_layers():
     with pytest.raises(ValueError, match="depth must be at least 2, got 1"):
         DnCNN(1).init(jax.random.key(0), jnp.zeros((4, 4, 1)))
+
+
+@pytest.mark.parametrize("depth", [0, -1])
+def test_mlp_needs_a_layer(depth):
+    with pytest.raises(ValueError, match=f"depth must be at least 1, got {depth}"):
+        MLP(depth).init(jax.random.key(0), jnp.zeros(2))
+
+
+def test_mlp_of_one_layer_is_affine():
+    network, x, other = MLP(depth=1, out_features=3), normal(0, 2), normal(1, 2)
+    params = network.init(jax.random.key(0), x)
+    assert count(network, (2,)) == 2 * 3 + 3
+    run = lambda x: network.apply(params, x)
+    close(run(x) + run(other) - run(jnp.zeros(2)), run(x + other))
 
 
 @pytest.mark.parametrize("network", [DnCNN, SeismicCNN])

@@ -1,5 +1,7 @@
 """Every operator of a table: linear, with its exact adjoint, under every transformation."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -287,6 +289,60 @@ def test_long_convolution_keeps_the_precision_of_the_signal():
         operator = convolution(normal(0, 9, dtype="float64").astype("float32"))
         assert operator.forward(normal(1, 1100, dtype="float64")).dtype == "float64"
         assert dot_test(operator, (1100,), key=jax.random.key(0), dtype="float64") < 1e-13
+
+
+@pytest.mark.parametrize("name", ["wide", "even wavelet", "composition", "normal"])
+@pytest.mark.parametrize("dtype", ["float32", "complex64"])
+def test_products_are_in_full_precision_on_every_device(name, dtype):
+    operator, shape = made(name, dtype)
+    x = normal(3, *shape, dtype=dtype)
+    y = like_measurement(operator, x, 4)
+
+    def value(operator, x, y):
+        return sum(jnp.sum(jnp.abs(part) ** 2) for part in pair(operator, x, y))
+
+    # The products of the derivative too, by signal and by leaves.
+    program = str(jax.make_jaxpr(jax.grad(value, argnums=(0, 1, 2)))(operator, x, y))
+    products = program.count("= dot_general[")
+    assert products >= 6
+    assert program.count("precision=(Precision.HIGHEST, Precision.HIGHEST)") == products
+
+
+@dataclasses.dataclass(frozen=True)
+class Subsample:
+    """Every `step`-th entry along the first axis."""
+
+    step: int
+
+    def __call__(self, leaves, x):
+        return leaves * x[:: self.step]
+
+
+@dataclasses.dataclass(frozen=True)
+class FillIn:
+    step: int
+    length: int
+
+    def __call__(self, leaves, y):
+        return jnp.zeros((self.length, *y.shape[1:]), y.dtype).at[:: self.step].set(leaves * y)
+
+
+def subsampling(step, length):
+    return LinearOperator(Subsample(step), FillIn(step, length), jnp.float32(2))
+
+
+def test_static_settings_are_equal_by_value():
+    function, traces = counted(pair)
+    compiled = jax.jit(function)
+    x = normal(0, 12, 2)
+    for step, expected in ((3, 1), (3, 1), (4, 2), (3, 2)):
+        operator = subsampling(step, 12)  # made again each time
+        assert dot_test(operator, (12, 2), key=jax.random.key(0)) < TOLERANCE["float32"]
+        y = operator.forward(x)
+        close(compiled(operator, x, y), (2 * x[::step], operator.adjoint(y)))
+        assert len(traces) == expected
+    assert jax.tree.structure(subsampling(3, 12)) == jax.tree.structure(subsampling(3, 12))
+    assert jax.tree.structure(subsampling(3, 12)) != jax.tree.structure(subsampling(4, 12))
 
 
 @pytest.mark.parametrize(

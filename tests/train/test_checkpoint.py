@@ -1,3 +1,4 @@
+import json
 import shutil
 import time
 from pathlib import Path
@@ -8,7 +9,13 @@ import numpy as np
 import optax
 import pytest
 
-from jitter_jax.train import CheckpointError, Checkpoints, init_state, restore_params
+from jitter_jax.train import (
+    CheckpointError,
+    Checkpoints,
+    has_checkpoint,
+    init_state,
+    restore_params,
+)
 
 PROGRESS = {"batches": {"next": 3}, "sum": 0.1 + 0.2}
 
@@ -110,19 +117,23 @@ def test_saving_a_step_again_is_an_error(saved):
                 checkpoints.save(make_state(step), {})
 
 
-def test_newest_and_best_stay(tmp_path):
-    losses = {1: 3.0, 2: 1.0, 3: float("nan"), 4: 2.0, 5: None, 6: 5.0}
-    for steps in ((1, 2, 3), (4, 5, 6)):
-        with Checkpoints(tmp_path, keep=2, best="loss") as checkpoints:
+def test_newest_stay_with_their_validation(tmp_path):
+    for steps in ((1, 2), (3, 4)):
+        with Checkpoints(tmp_path, keep=2) as checkpoints:
             for step in steps:
-                loss = losses[step]
-                validation = None if loss is None else {"loss": loss}
+                validation = {"loss": float(step), "undefined": float("nan")}
                 checkpoints.save(make_state(step), {}, validation=validation)
     with Checkpoints(tmp_path) as checkpoints:
-        assert checkpoints.steps() == [2, 5, 6]
-        assert checkpoints.best_step("loss") == 2
-        assert checkpoints.best_step("psnr") is None
-    assert restore_params(tmp_path, best="loss")[1] == 2
+        assert checkpoints.steps() == [3, 4]
+        stored = json.loads((checkpoints.path(4) / "progress" / "metadata").read_text())
+    assert stored["validation"] == {"loss": 4.0}
+
+
+def test_only_a_finished_save_is_a_checkpoint(saved, tmp_path):
+    assert has_checkpoint(saved)
+    assert not has_checkpoint(tmp_path)
+    shutil.copytree(saved / "checkpoints/2", tmp_path / "checkpoints/2.orbax-checkpoint-tmp")
+    assert not has_checkpoint(tmp_path)
 
 
 def damaged(saved, folder, name, damage):

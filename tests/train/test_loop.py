@@ -17,10 +17,10 @@ import pytest
 from jitter_jax.train import (
     METRICS_FILE,
     TIMING_FIELDS,
-    CheckpointError,
     Checkpoints,
     NonFiniteError,
     StopRequest,
+    check_loop_options,
     fit,
     init_state,
     make_optimizer,
@@ -127,12 +127,10 @@ def uninterrupted(tmp_path_factory):
 
 
 def test_record_and_checkpoints(tmp_path):
-    seen = []
-    state = run(tmp_path, keep=2, on_validate=lambda step, params, metrics: seen.append(step))
+    state = run(tmp_path, keep=2)
     lines = read_metrics(tmp_path / METRICS_FILE)
     steps = {s: [x["step"] for x in lines if x["split"] == s] for s in ("train", "validation")}
     assert steps == {"train": [5, 10, 15, 20, 23], "validation": [6, 12, 18, 23]}
-    assert seen == steps["validation"]
     assert lines[0].keys() == {
         *("step", "split", "wall_time", "steps_per_second"),
         *("loss", "grad_norm", "bias", "largest"),
@@ -244,7 +242,7 @@ def test_terminated_and_killed_processes_continue_bit_for_bit(tmp_path, uninterr
 @pytest.mark.parametrize("bad", [4, 9, 23])
 def test_nan_stops_the_run(tmp_path, bad, uninterrupted):
     good = 7 * ((bad - 1) // 7)
-    saved = f"checkpoints/{good}" if good else "none was saved yet"
+    saved = f"checkpoints/{good}, of step {good}.*another workdir" if good else "no checkpoint"
     with pytest.raises(NonFiniteError, match=f"step {bad} is not finite.*nan.*{saved}") as error:
         run(tmp_path, batches=Batches(poisoned=bad))
     assert error.value.step == bad and np.isnan(error.value.loss)
@@ -284,22 +282,6 @@ def test_fetches_only_for_lines_and_checkpoints(tmp_path, monkeypatch):
     assert set(fetched) == {4, 6, 8, 11}
 
 
-def test_best_checkpoint_stays(tmp_path):
-    # The validation gets worse after step 6, and only steps that are saved count.
-    values = iter([3.0, 1.0, 2.0, 4.0, 5.0])
-    settings = dict(validate_every=3, checkpoint_every=3, keep=1, best="score")
-    run(tmp_path, num_steps=12, validate=lambda _: {"score": next(values)}, **settings)
-    run(tmp_path, num_steps=15, validate=lambda _: {"score": next(values)}, **settings)
-    with Checkpoints(tmp_path) as checkpoints:
-        assert checkpoints.steps() == [6, 15]
-    assert restore_params(tmp_path, best="score")[1] == 6
-    assert restore_params(tmp_path)[1] == 15
-    with pytest.raises(CheckpointError, match="validated with a metric 'loss'"):
-        restore_params(tmp_path, best="loss")
-    with pytest.raises(ValueError, match=r"best='score'.*\['loss'\]"):
-        run(tmp_path / "b", validate=lambda _: {"loss": 1.0}, **settings)
-
-
 def test_progress_bar_shows_losses(tmp_path, capsys):
     run(tmp_path, progress=True)
     output = capsys.readouterr()
@@ -332,10 +314,18 @@ def test_ends_with_the_data(tmp_path):
         run(tmp_path, on_next=raise_at(4, StopIteration))
 
 
-@pytest.mark.parametrize("name", ["log_every", "validate_every", "checkpoint_every"])
-def test_intervals_are_positive(tmp_path, name):
-    with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
+@pytest.mark.parametrize(
+    "name", ["num_steps", "log_every", "validate_every", "checkpoint_every", "keep"]
+)
+def test_options_are_positive(tmp_path, name):
+    message = f"{name} must be at least 1.*, got 0"
+    with pytest.raises(ValueError, match=message):
         run(tmp_path, **{name: 0})
+    options = dict(num_steps=1, log_every=1, validate_every=1, checkpoint_every=1, keep=None)
+    check_loop_options(**options)
+    with pytest.raises(ValueError, match=message):
+        check_loop_options(**{**options, name: 0})
+    assert not list(tmp_path.iterdir())
 
 
 def test_batches_must_be_restorable(tmp_path):

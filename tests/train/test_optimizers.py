@@ -55,6 +55,10 @@ def test_first_updates_follow_their_formulas():
     np.testing.assert_allclose(update, -rate * (gradient + 0.5 * params), rtol=RTOL)
     update = first_update(gradient, params, name="sgd", learning_rate=rate, clip_norm=1.0)
     np.testing.assert_allclose(update, -rate * gradient / 5, rtol=RTOL)
+    for clip_norm in (None, 0, 0.0):
+        options = dict(name="sgd", learning_rate=rate, clip_norm=clip_norm)
+        update = first_update(1e6 * gradient, params, **options)
+        np.testing.assert_allclose(update, -rate * 1e6 * gradient, rtol=RTOL)
 
 
 def test_momentum_and_betas_are_passed_on():
@@ -98,7 +102,7 @@ def test_schedule_warms_up_holds_and_decays(name, middle):
         (dict(final_scale=2.0), r"final_scale must be in \[0, 1\]"),
         (dict(warmup_steps=-1), "warmup_steps must not be negative"),
         (dict(hold_steps=-1), "hold_steps must not be negative"),
-        (dict(clip_norm=0.0), "clip_norm must be positive"),
+        (dict(clip_norm=-1.0), "clip_norm must be positive, or 0 or None for none, got -1"),
         (dict(weight_decay=-1.0), "weight_decay must not be negative"),
         (dict(weight_decay=0.1), "use 'adamw'"),
         (dict(momentum=0.9), "momentum belongs to 'sgd'"),

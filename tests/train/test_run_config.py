@@ -16,18 +16,25 @@ def make_config(**train):
     )
 
 
+def save_checked(workdir, config):
+    """Stores the config of a run that has saved a checkpoint."""
+    save_config(workdir, config)
+    (workdir / "checkpoints" / "1").mkdir(parents=True)
+
+
 def test_round_trip(tmp_path):
     path = save_config(tmp_path / "run", make_config())
     config = load_config(tmp_path / "run")
     assert path == tmp_path / "run" / "config.json"
     assert config["network"] == {"widths": [8, 16], "bias": True, "name": None}
+    (tmp_path / "run" / "checkpoints" / "1").mkdir(parents=True)
     check_config(tmp_path / "run", make_config())
     check_config(tmp_path / "run", make_config().to_dict())
     check_config(tmp_path / "new", make_config())
 
 
 def test_every_difference_is_named(tmp_path):
-    save_config(tmp_path, make_config(gone=1))
+    save_checked(tmp_path, make_config(gone=1))
     config = make_config(num_steps=200, rate=1e-4, new="x").to_dict()
     config["network"].update(bias=1, widths=(8,))
     with pytest.raises(ConfigError) as error:
@@ -42,8 +49,19 @@ def test_every_difference_is_named(tmp_path):
     check_config(tmp_path, config, may_change=["network", "train"])
 
 
+@pytest.mark.parametrize("folder", ["checkpoints", "checkpoints/1.orbax-checkpoint-tmp"])
+def test_a_run_without_a_checkpoint_may_start_anew(tmp_path, folder):
+    save_config(tmp_path, make_config(rate=1.0))
+    check_config(tmp_path, make_config())
+    (tmp_path / folder).mkdir(parents=True)
+    check_config(tmp_path, make_config())
+    (tmp_path / "checkpoints" / "20").mkdir()
+    with pytest.raises(ConfigError, match=r"train\.rate"):
+        check_config(tmp_path, make_config())
+
+
 def test_a_group_is_not_a_prefix(tmp_path):
-    save_config(tmp_path, {"log": 1, "logger": 2})
+    save_checked(tmp_path, {"log": 1, "logger": 2})
     with pytest.raises(ConfigError, match="logger"):
         check_config(tmp_path, {"log": 2, "logger": 3}, may_change=["log"])
 

@@ -1,11 +1,14 @@
 """Every kind of jitter: its statistics, its derivative, its schedule."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import TOLERANCE, close, equal, near, normal
 
+from jitter_jax.noise import normal_like
 from jitter_jax.operators import identity
 from jitter_jax.unroll import gradient_descent, jitter
 
@@ -210,3 +213,94 @@ def test_matched_jitter_displaces_a_denoising_unroll_alike_after_every_iteration
 def test_matched_jitter_errors_name_the_value(arguments, message):
     with pytest.raises(ValueError, match=message):
         jitter.matched_jitter(*arguments)
+
+
+def replay(recorded, iterates, k, sigma=0.5, num_iterations=3, seed=0):
+    """`repo` on a batch, each signal with its own record `(batch, K, ...)`."""
+
+    def one(recorded, x, key):
+        draw = jitter.repo(sigma, recorded=recorded)
+        return draw(key, x, jnp.int32(k), num_iterations)
+
+    keys = jax.random.split(jax.random.key(seed), len(iterates))
+    return jax.jit(jax.vmap(one, axis_name="batch"))(recorded, iterates, keys)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "complex64"])
+def test_recorded_normals_are_replayed(dtype):
+    iterates = normal(0, 2, *SHAPE, dtype=dtype)
+    recorded = normal(1, 2, 3, *SHAPE, dtype=dtype)
+    largest = max(np.asarray(iterates).real.max(), np.asarray(iterates).imag.max())
+    schedule = np.array([0.5, 0.0, 2.0])
+    for k in range(3):
+        close(replay(recorded, iterates, k), 0.5 * largest * recorded[:, k])
+        close(replay(recorded, iterates, k, schedule), schedule[k] * largest * recorded[:, k])
+    equal(replay(recorded, iterates, 1, seed=1), replay(recorded, iterates, 1, seed=2))
+
+
+def test_recorded_normals_take_the_type_of_the_iterate():
+    with jax.enable_x64(True):
+        recorded = np.random.default_rng(0).normal(size=(1, 3, *SHAPE))
+        for dtype in ("float32", "float64"):
+            assert replay(recorded, jnp.ones((1, *SHAPE), dtype), 0).dtype == dtype
+
+
+def test_recorded_normals_keep_the_gradient_of_the_maximum():
+    iterates, recorded = normal(0, 2, *SHAPE), normal(1, 2, 3, *SHAPE)
+    value, gradient = jax.value_and_grad(lambda x: jnp.sum(replay(recorded, x, 2) ** 2))(iterates)
+    expected = np.zeros(iterates.shape)
+    largest = np.unravel_index(np.argmax(iterates), iterates.shape)
+    expected[largest] = 2 * value / iterates[largest]  # the square of what the maximum scales
+    near(gradient, expected, TOLERANCE["float32"])
+
+
+def test_a_recorded_run_is_the_same_reconstruction():
+    recorded, y = normal(0, 4, *SHAPE), normal(1, *SHAPE)
+    eta, sigma = 0.3, 0.2
+
+    def run(y, key):
+        return gradient_descent(
+            jnp.zeros_like,
+            identity(),
+            y,
+            step_size=eta,
+            num_iterations=4,
+            start=jnp.ones_like(y),
+            key=key,
+            jitter=jitter.repo(sigma, recorded=recorded),
+        )
+
+    x = np.ones(SHAPE)
+    for w in np.asarray(recorded):
+        stepped = x - eta * (x - np.asarray(y))
+        x = stepped - eta * sigma * stepped.max() * w
+    actual = jax.vmap(run, axis_name="batch")(y[None], jax.random.key(0)[None])[0]
+    near(actual, x, TOLERANCE["float32"])
+
+
+@pytest.mark.parametrize("shape", [(2, *SHAPE), (4, *SHAPE), SHAPE, (3, 1, 4), (3, 5, 4, 1), ()])
+def test_recorded_normals_of_another_shape_are_refused(shape):
+    message = rf"recorded must have shape \(3, 5, 4\).* got {re.escape(str(shape))}"
+    with pytest.raises(ValueError, match=message):
+        replay(jnp.ones((1, *shape)), jnp.ones((1, *SHAPE)), 0)
+    with pytest.raises(ValueError, match="recorded must have shape"):
+        jitter_once(jitter.repo(0.1, recorded=np.ones((3, 2))), jnp.ones(2), num_iterations=4)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
+def test_normal_like_draws_each_part_with_standard_deviation_one(dtype):
+    with jax.enable_x64(True):
+        like = jnp.zeros((DRAWS, 20), dtype)
+        noise = np.asarray(jax.jit(normal_like)(jax.random.key(0), like))
+        assert noise.dtype == dtype and noise.shape == like.shape
+        parts = (noise.real, noise.imag) if np.iscomplexobj(noise) else (noise,)
+        for part in parts:
+            np.testing.assert_allclose(part.std(), 1, rtol=STATISTICAL)
+            assert abs(part.mean()) < 5 / np.sqrt(part.size)
+        assert abs(np.mean(parts[0] * parts[-1]) - (len(parts) == 1)) < 5 * np.sqrt(2 / noise.size)
+
+
+def test_normal_like_of_real_and_of_empty_arrays():
+    x = jnp.zeros(SHAPE)
+    equal(normal_like(jax.random.key(3), x), jax.random.normal(jax.random.key(3), SHAPE))
+    assert normal_like(jax.random.key(0), jnp.zeros((0, 2), "complex64")).shape == (0, 2)

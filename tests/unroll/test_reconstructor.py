@@ -1,5 +1,7 @@
 """Reconstructors: parameters, step sizes, the start, and complex signals through real channels."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -179,6 +181,33 @@ def test_reconstruction_of_a_batch_by_vmap():
     params = reconstructor.init(jax.random.key(0), operator, ys[0])
     run = jax.jit(lambda y: reconstructor.apply(params, operator, y))
     close(jax.vmap(run)(ys), jnp.stack([run(y) for y in ys]))
+
+
+@pytest.mark.parametrize("method", [gradient_descent, proximal_gradient])
+@pytest.mark.parametrize(
+    ("dtype", "out_channels", "got"),
+    [("float32", 2, r"\(6, 5, 2\) float32"), ("complex64", 4, r"\(6, 5, 2\) complex64")],
+)
+def test_network_of_too_many_channels_is_refused(method, dtype, out_channels, got):
+    operator, y = convolution(), normal(1, *SHAPE, dtype=dtype)
+    reconstructor = unrolled(method, Pointwise(out_channels), step_size.fixed(0.1))
+    params = reconstructor.init(jax.random.key(0), operator, y)
+    with pytest.raises(ValueError, match=rf"learned_step .*\(6, 5, 1\) {dtype}, got {got}"):
+        reconstructor.apply(params, operator, y)
+
+
+def test_method_with_its_own_factor_of_the_jitter():
+    operator, y = convolution(), normal(1, *SHAPE)
+    ones = lambda key, x, k, total: jnp.ones_like(x)
+
+    def moved(method):
+        reconstructor = unrolled(method, Pointwise(1), step_size.fixed(0.1), num_iterations=1)
+        params = reconstructor.init(jax.random.key(0), operator, y)
+        return reconstructor.apply(params, operator, y, key=jax.random.key(1), jitter=ones)
+
+    equal(moved(proximal_gradient), moved(partial(proximal_gradient, noise_step_size=0.1)))
+    other = moved(partial(proximal_gradient, noise_step_size=0.5))
+    assert float(jnp.abs(other - moved(proximal_gradient)).max()) > 0.01
 
 
 @pytest.mark.parametrize(

@@ -306,3 +306,101 @@ def test_errors_name_the_value(name):
         reconstruct(name, params, operator, y, key=jax.random.key(0))
     with pytest.raises(ValueError, match="jitter came without key"):
         reconstruct(name, params, operator, y, jitter=jitter.absolute(1.0))
+
+
+WRONG_STEPS = {
+    "one entry for all": (lambda x: jnp.ones(1, x.dtype), r"\(6, 2\) float32, got \(1,\) float32"),
+    "a scalar": (lambda x: 0.0, r"\(6, 2\) float32, got \(\) float32"),
+    "more channels": (lambda x: jnp.concatenate([x, x], -1), r"got \(6, 4\) float32"),
+    "a batch axis": (lambda x: x[None], r"got \(1, 6, 2\) float32"),
+    "a narrower type": (lambda x: x.astype("bfloat16"), r"got \(6, 2\) bfloat16"),
+    "an integer": (lambda x: jnp.ones(x.shape, int), r"got \(6, 2\) int32"),
+    "a complex result": (lambda x: x + 0j, r"got \(6, 2\) complex64"),
+}
+
+
+@every_method
+@pytest.mark.parametrize("wrong", WRONG_STEPS)
+def test_learned_step_keeps_shape_and_dtype(name, wrong):
+    step, message = WRONG_STEPS[wrong]
+    run = lambda y: METHODS[name][0](step, identity(), y, step_size=ETA)
+    y = normal(0, *SHAPE)
+    message = "learned_step must keep the shape and dtype of the iterate, .*" + message
+    for transformed in (run, jax.jit(run), lambda y: jax.vmap(run)(y[None])):
+        with pytest.raises(ValueError, match=message):
+            transformed(y)
+    with pytest.raises(ValueError, match=message):
+        jax.grad(lambda y: run(y).real.sum())(y)
+
+
+@every_method
+def test_learned_step_keeps_the_type_of_a_wide_or_complex_iterate(name):
+    run = lambda step, y: METHODS[name][0](step, identity(), y, step_size=ETA)
+    with jax.enable_x64(True):
+        y = normal(0, *SHAPE, dtype="float64")
+        with pytest.raises(ValueError, match=r"float64, got \(6, 2\) float32"):
+            run(lambda x: x.astype("float32"), y)
+        with pytest.raises(ValueError, match=r"float32, got \(6, 2\) float64"):
+            run(lambda x: x * np.float64(2), y.astype("float32"))
+    with pytest.raises(ValueError, match=r"complex64, got \(6, 2\) float32"):
+        run(lambda x: x.real, normal(0, *SHAPE, dtype="complex64"))
+
+
+@every_method
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
+def test_learned_steps_of_python_numbers_and_numpy_keep_the_type(name, dtype):
+    wide = dtype in ("float64", "complex128")
+    with jax.enable_x64(wide):
+        y = normal(0, *SHAPE, dtype=dtype)
+        run = lambda step, y: METHODS[name][0](step, identity(), y, step_size=ETA)
+        zero = run(jnp.zeros_like, y)
+        assert zero.dtype == dtype
+        close(run(lambda x: 0 * x, y), zero)
+        close(run(lambda x: 0.0 * x, y), zero)
+        close(run(lambda x: np.zeros(x.shape, dtype), y), zero)
+    # A start whose type is weak, as of an array filled with a Python number.
+    y = jnp.full(SHAPE, 1.0)
+    assert y.weak_type
+    assert run(lambda x: jnp.tanh(0.5 * x), y).dtype == "float32"
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.7])
+def test_jitter_of_the_proximal_method_has_its_own_factor(factor):
+    params, operator, y = problem()
+    draws, draw = fixed_noise()
+    run = lambda **options: reconstruct(
+        "proximal",
+        params,
+        operator,
+        y,
+        num_iterations=4,
+        key=jax.random.key(0),
+        jitter=draw,
+        **options,
+    )
+    # The loop multiplies all by ETA.
+    start, noises = operator.adjoint(y), factor / ETA * draws[:4]
+    expected = [*proximal_loop(lambda x: learned(params, x), operator, y, noises, start)][-1]
+    close(run(noise_step_size=factor), expected)
+    equal(run(), run(noise_step_size=ETA))
+
+
+def test_factor_of_the_jitter_is_learned():
+    params, operator, y = problem()
+    _, draw = fixed_noise()
+
+    def value(p):
+        x = reconstruct(
+            "proximal",
+            params,
+            operator,
+            y,
+            num_iterations=2,
+            key=jax.random.key(0),
+            jitter=draw,
+            noise_step_size=jnp.exp(p),
+        )
+        return jnp.sum(x**2)
+
+    slope = jax.jit(jax.grad(value))(jnp.float32(-1))
+    assert np.isfinite(slope) and slope != 0

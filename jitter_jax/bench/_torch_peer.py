@@ -1,17 +1,17 @@
 """The published networks in PyTorch, for `bin/bench` to time beside the library.
 
 Written from the mathematics, eager, in PyTorch's own layout ``(batch, channels, height, width)``.
-Of the package's modules only `bench` knows this one, and only where PyTorch is installed.
+Only a worker of the benchmark imports it, and only where PyTorch is installed.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch  # type: ignore[import-not-found,unused-ignore]
 from torch import nn  # type: ignore[import-not-found,unused-ignore]
 
-Config = Mapping[str, Any]
+from jitter_jax.bench.cases import EPSILON, STEP_SIZE, Case, Plain, Work
 
 
 class Peer(NamedTuple):
@@ -49,26 +49,16 @@ class GradientUnroll(nn.Module):
     Args:
         network: f, of `y` and `x` as two channels.
         matrix: A, `(height, height)`, which acts along the height.
-        num_iterations: K.
-        init: first value of p.
-        scale: bound of eta.
+        unroll: the config's, with K and the step size.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        matrix: torch.Tensor,
-        num_iterations: int,
-        *,
-        init: float = -1.0,
-        scale: float = 0.1,
-    ):
+    def __init__(self, network: nn.Module, matrix: torch.Tensor, unroll: Plain):
         super().__init__()
         self.network = network
         self.register_buffer("matrix", matrix)
-        self.num_iterations = num_iterations
-        self.parameter = nn.Parameter(torch.tensor(float(init)))
-        self.scale = scale
+        self.num_iterations = unroll["num_iterations"]
+        self.parameter = nn.Parameter(torch.tensor(float(unroll["step_size"]["init"])))
+        self.scale = unroll["step_size"]["scale"]
 
     def forward(self, y: torch.Tensor, sigma: float | None = None) -> torch.Tensor:
         """Reconstruct `(batch, 1, height, width)`."""
@@ -95,31 +85,14 @@ def convolution_matrix(num_points: int, width: float, length: int) -> torch.Tens
     return torch.from_numpy(matrix)
 
 
-def seismic(config: Config) -> Peer:
-    """Return the seismic problem.
-
-    Args:
-        config: as `configs/seismic.py` returns, as plain values.
-
-    Raises:
-        ValueError: the config asks for what is not written here.
-    """
-    network, unroll, operator = config["network"], config["unroll"], config["operator"]
-    _check(config, "network", name="seismic_cnn", activation="relu")
-    _check(config, "unroll", method="gradient", start="measurement", sees_measurement=True)
-    _check(config, "operator", name="convolution")
-    if unroll["step_size"]["name"] != "sigmoid":
-        raise ValueError("the PyTorch peer has unroll.step_size.name='sigmoid' alone")
-    height, width = config["data"]["shape"]
+def seismic(config: Plain) -> Peer:
+    """Return the seismic problem of a case's config."""
+    network, operator = config["network"], config["operator"]
+    height, width = config["data"]["sections"]["shape"]
     matrix = convolution_matrix(operator["wavelet_points"], operator["wavelet_width"], height)
-    model = GradientUnroll(
-        seismic_cnn(2, network["width"], network["num_groups"]),
-        matrix,
-        unroll["num_iterations"],
-        init=unroll["step_size"]["init"],
-        scale=unroll["step_size"]["scale"],
-    )
-    for layer in model.network:
+    cnn = seismic_cnn(2, network["width"], network["num_groups"])
+    model = GradientUnroll(cnn, matrix, config["unroll"])
+    for layer in cnn:
         if isinstance(layer, nn.Conv2d):  # a tenth of He's normal distribution, fan out
             fan_out = layer.weight.shape[0] * layer.weight[0, 0].numel()
             nn.init.normal_(layer.weight, std=0.1 * (2 / fan_out) ** 0.5)
@@ -130,51 +103,44 @@ def seismic(config: Config) -> Peer:
     return Peer(model, spikes / peak, measurement / peak)
 
 
-PEERS: dict[str, Callable[[Config], Peer]] = {"seismic": seismic}
-"""The problems, by their names in `bench.PROBLEMS`."""
+PEERS: dict[str, Callable[[Plain], Peer]] = {"seismic": seismic}
+"""The problems, by their names in `PROBLEMS`."""
 
 
-def training(peer: Peer, config: Config) -> Callable[[], Any]:
-    """Return what takes one training step: loss, gradient, clipping by norm, Adam.
+def make_work(case: Case, problem: str, config: Plain) -> Work:
+    """Build what a case runs."""
+    torch.manual_seed(0)
+    peer = PEERS[problem](config)
+    parameters = sum(p.numel() for p in peer.model.parameters())
+    if case.kind == "train":
+        return Work(training(peer, config), parameters)
+    return Work(pgd_step(peer) if case.kind == "pgd" else inference(peer), parameters)
 
-    Args:
-        peer: the problem.
-        config: the scheme is `mse`, or `sgd_jitter` with `relative` jitter.
-    """
-    _check(config, "optimizer", name="adam")
-    sigma = None
-    if config["scheme"]["name"] != "mse":
-        _check(config, "scheme", name="sgd_jitter")
-        if config["scheme"]["jitter"]["kind"] != "relative":
-            raise ValueError("the PyTorch peer has scheme.jitter.kind='relative' alone")
-        sigma = config["scheme"]["jitter"]["sigma"]
+
+def training(peer: Peer, config: Plain) -> Callable[[], Any]:
+    """Return what takes one training step: loss, gradient, clipping by norm, Adam."""
+    scheme, optimizer_config = config["scheme"], config["optimizer"]
+    sigma = scheme["jitter"]["sigma"] if scheme["name"] == "sgd_jitter" else None
     model, signal, measurement = peer
-    optimizer = torch.optim.Adam(model.parameters(), config["optimizer"]["learning_rate"])
-    clip_norm = config["optimizer"]["clip_norm"]
+    optimizer = torch.optim.Adam(model.parameters(), optimizer_config["learning_rate"])
 
     def step():
         optimizer.zero_grad()
         loss = torch.mean((model(measurement, sigma) - signal) ** 2)
         loss.backward()
-        if clip_norm is not None:
-            nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+        if optimizer_config["clip_norm"]:
+            nn.utils.clip_grad_norm_(model.parameters(), optimizer_config["clip_norm"])
         optimizer.step()
         return loss.item()
 
     return step
 
 
-def pgd_step(peer: Peer, *, epsilon: float, step_size: float) -> Callable[[], Any]:
-    """Return what takes one step of projected gradient ascent on the error of every signal.
-
-    Args:
-        peer: the problem.
-        epsilon: radius as a fraction of the measurement's norm.
-        step_size: as a fraction of the radius.
-    """
+def pgd_step(peer: Peer) -> Callable[[], Any]:
+    """Return what takes one step of projected gradient ascent on the error of every signal."""
     model, signal, measurement = peer
     model.requires_grad_(False)
-    radius = epsilon * _norm(measurement)
+    radius = EPSILON * _norm(measurement)
     delta = torch.zeros_like(measurement)
 
     def step():
@@ -183,7 +149,7 @@ def pgd_step(peer: Peer, *, epsilon: float, step_size: float) -> Callable[[], An
         error = torch.mean((model(measurement + delta) - signal) ** 2, (1, 2, 3))
         (ascent,) = torch.autograd.grad(error.sum(), delta)
         with torch.no_grad():
-            moved = delta + step_size * radius * ascent / _norm(ascent).clamp_min(1e-30)
+            moved = delta + STEP_SIZE * radius * ascent / _norm(ascent).clamp_min(1e-30)
             norm = _norm(moved)
             delta = moved * torch.where(norm > radius, radius / norm.clamp_min(1e-30), 1.0)
         return error
@@ -203,12 +169,3 @@ def inference(peer: Peer) -> Callable[[], Any]:
 
 def _norm(x: torch.Tensor) -> torch.Tensor:
     return torch.linalg.vector_norm(x, dim=(1, 2, 3), keepdim=True)
-
-
-def _check(config: Config, part: str, **accepted: Any) -> None:
-    for field, value in accepted.items():
-        if config[part][field] != value:
-            raise ValueError(
-                f"{part}.{field}={config[part][field]!r} is not accepted: the PyTorch peer has "
-                f"{value!r} alone"
-            )

@@ -1,0 +1,69 @@
+"""The library's side of a case, in a process of its own."""
+
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from jitter_jax import attacks
+from jitter_jax import experiment as experiments
+from jitter_jax.attacks.search import value_and_ascent
+from jitter_jax.bench.cases import EPSILON, STEP_SIZE, Case, Plain, Work
+from jitter_jax.commands.runs import start
+from jitter_jax.data.pipeline import evaluation_batches
+
+
+def make_work(case: Case, problem: str, config: Plain) -> Work:
+    """Build and compile what a case runs."""
+    del problem  # its config tells all
+    experiment = experiments.build(ConfigDict(config))
+    state, step = start(experiment)
+    raw = next(evaluation_batches(experiment.sources["train"], config["train"]["batch_size"]))
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    if case.kind == "train":  # the step of `bin/train`, from the input pipeline's batch
+        train, compile_s = _compile(step, state, raw)
+
+        def run():
+            nonlocal state  # which the step donates
+            state, metrics = jax.block_until_ready(train(state, raw))
+            if not metrics["finite"]:
+                raise ValueError("the training step gave a loss or a gradient that is not finite")
+
+        return Work(run, parameters, compile_s)
+    measured = experiment.measure(raw, "train")
+    x, y = measured.signal, measured.measurement
+    # Not at zero, where the projection has nothing to do.
+    arguments = (state.params, x, y, 0.04 * jnp.roll(y, 1, axis=1))
+    one = _pgd_step(experiment) if case.kind == "pgd" else _inference(experiment)
+    batched = jax.jit(jax.vmap(one, in_axes=(None, 0, 0, 0)))
+    compiled, compile_s = _compile(batched, *arguments)
+    return Work(lambda: jax.block_until_ready(compiled(*arguments)), parameters, compile_s)
+
+
+def _pgd_step(experiment: Any):
+    """What `attacks.pgd` does in one of its steps."""
+    operator, apply = experiment.operator, experiment.reconstructor.apply
+    threat = attacks.Threat(EPSILON, unit="relative")
+
+    def one(params, x, y, delta):
+        reconstruct = lambda y: apply(params, operator, y)
+        objective = attacks.reconstruction_error(reconstruct, operator, x, y)
+        ball = threat.ball(y)
+        value, ascent = value_and_ascent(objective, delta)[:2]
+        return ball.project(delta + STEP_SIZE * ball.radius * ball.steepest(ascent)), value
+
+    return one
+
+
+def _inference(experiment: Any):
+    return lambda params, x, y, delta: experiment.reconstructor.apply(
+        params, experiment.operator, y
+    )
+
+
+def _compile(function: Any, *arguments: Any) -> tuple[Any, float]:
+    begin = time.perf_counter()
+    compiled = function.lower(*arguments).compile()
+    return compiled, time.perf_counter() - begin

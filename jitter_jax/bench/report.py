@@ -1,0 +1,149 @@
+"""The benchmark's report: from times to a table."""
+
+import importlib.metadata
+import os
+import platform
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jitter_jax.bench.cases import CASES, FRAMEWORKS, PROBLEMS, Plain
+
+
+def table_row(measured: Plain, others: Sequence[Plain]) -> Plain:
+    """Return one line of the table.
+
+    Args:
+        measured: a job of one case, and what its worker answered.
+        others: all jobs of the rounds, among them perhaps the same case in PyTorch.
+    """
+    ((case, config),) = measured["cases"].items()
+    problem, framework = measured["problem"], measured["framework"]
+    seconds, cpu_s = _times(measured)
+    gflop = 1e-9 * CASES[case].passes * PROBLEMS[problem].forward_flops(config)
+    row = {
+        "problem": problem,
+        "case": case,
+        "framework": framework,
+        "parameters": measured["parameters"],
+        "seconds": seconds,
+        "median_s": statistics.median(seconds),
+        "min_s": min(seconds),
+        "gflop": gflop,
+        "gflop_per_s": gflop / statistics.median(seconds),
+        "cpu_s": cpu_s,
+        "median_cpu_s": statistics.median(cpu_s),
+        "cores": _median_ratio(cpu_s, seconds),
+        "peak_gb": 1e-9 * measured["peak_bytes"],
+        "import_gb": 1e-9 * measured["import_bytes"],
+        "compile_s": measured["compile_s"][0],
+        "torch_over_jax": None,
+        "torch_over_jax_cpu": None,
+    }
+    for other in others:
+        if (framework, other["framework"]) == ("jax", "torch") and case in other["cases"]:
+            their_seconds, their_cpu_s = _times(other)
+            row["torch_over_jax"] = _median_ratio(their_seconds, seconds)
+            row["torch_over_jax_cpu"] = _median_ratio(their_cpu_s, cpu_s)
+    return row
+
+
+def _times(measured: Plain) -> tuple[list[float], list[float]]:
+    runs = measured["runs"]
+    return [run["seconds"][0] for run in runs], [run["cpu_s"][0] for run in runs]
+
+
+def _median_ratio(above: Sequence[float], below: Sequence[float]) -> float:
+    return statistics.median(a / b for a, b in zip(above, below, strict=True))
+
+
+def overhead(measured: Plain) -> Plain:
+    """Return what jitter adds to a training step, from steps without and with it in turn."""
+    pairs = [run["seconds"] for run in measured["runs"]]
+    cpu_pairs = [run["cpu_s"] for run in measured["runs"]]
+    percent = [100 * (jittered / plain - 1) for plain, jittered in pairs]
+    quartiles = statistics.quantiles(percent, n=4) if len(percent) > 1 else [percent[0]] * 3
+    return {
+        "problem": measured["problem"],
+        "framework": measured["framework"],
+        "seconds": pairs,
+        "cpu_s": cpu_pairs,
+        "percent": statistics.median(percent),
+        "quartiles": [quartiles[0], quartiles[2]],
+        "cpu_percent": statistics.median(100 * (b / a - 1) for a, b in cpu_pairs),
+    }
+
+
+# Title, field and format of each number in the table.
+_COLUMNS = (
+    ("median s", "median_s", ".3f"),
+    ("min s", "min_s", ".3f"),
+    ("CPU s", "median_cpu_s", ".3f"),
+    ("GFLOP/s", "gflop_per_s", ".0f"),
+    ("cores", "cores", ".2f"),
+    ("peak GB", "peak_gb", ".2f"),
+    ("import GB", "import_gb", ".2f"),
+    ("compile s", "compile_s", ".1f"),
+    ("PyTorch / JAX", "torch_over_jax", ".2f"),
+    ("by CPU", "torch_over_jax_cpu", ".2f"),
+)
+_NOTES = (
+    "GFLOP/s, of the median, counts convolutions alone: 2 k k inputs outputs pixels forward, a "
+    "training step three times that, a PGD step twice. CPU s: median processor time, which other "
+    "programs disturb less. Cores: that over wall time. Peak and import: largest resident memory "
+    "of the case's process, in all and after its imports. PyTorch / JAX: median over rounds, above "
+    "1 JAX is faster; by CPU: of the processor times. Workers wait with OMP_WAIT_POLICY=passive "
+    "and KMP_BLOCKTIME=0."
+)
+
+
+def format_report(report: Plain) -> str:
+    """Return the report as Markdown."""
+    sizes, load = report["sizes"], report["load_average"]
+    versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
+    lines = [
+        f"{report['date']}; {report['cpu']}, {report['threads']} of {report['processors']} "
+        f"processors; load average {load['before'][0]:.1f} before, {load['after'][0]:.1f} after; "
+        f"{versions}",
+        "",
+        f"{sizes['batch']} x {sizes['height']} x {sizes['width']}, K = {sizes['iterations']}, "
+        f"remat {report['remat']}; {report['repeats']} alternated runs",
+        "",
+        "| problem | case | | " + " | ".join(title for title, _, _ in _COLUMNS) + " |",
+        "| --- | --- | --- |" + " ---: |" * len(_COLUMNS),
+    ]
+    for row in report["rows"]:
+        numbers = ["" if row[key] is None else f"{row[key]:{form}}" for _, key, form in _COLUMNS]
+        cells = [row["problem"], row["case"], FRAMEWORKS[row["framework"]], *numbers]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines.append("")
+    for jitter in report["jitter_overhead"]:
+        low, high = jitter["quartiles"]
+        lines.append(
+            f"SGD jittering over MSE, {jitter['problem']}, {FRAMEWORKS[jitter['framework']]}: "
+            f"{jitter['percent']:+.1f} % a training step (median of {len(jitter['seconds'])} "
+            f"pairs in one process; quartiles {low:+.1f} to {high:+.1f} %), by CPU time "
+            f"{jitter['cpu_percent']:+.1f} %"
+        )
+    return "\n".join([*lines, "", _NOTES])
+
+
+def describe_machine(frameworks: Sequence[str]) -> dict[str, Any]:
+    """Return processor, system and versions."""
+    versions = {"python": platform.python_version()}
+    packages = ["jitter_jax", "jax", "jaxlib", "flax", "optax", "numpy"]
+    for package in packages + ["torch"] * ("torch" in frameworks):
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return {
+        "cpu": models[0] if models else platform.processor() or platform.machine(),
+        "processors": os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "versions": versions,
+    }

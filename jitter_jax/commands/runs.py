@@ -1,0 +1,80 @@
+"""Runs: their first state, and what is read back from their folders."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from jitter_jax import experiment as experiments
+from jitter_jax import train
+from jitter_jax.experiment import Experiment
+from jitter_jax.keys import domain_key
+from jitter_jax.operators import LinearOperator
+from jitter_jax.unroll import Reconstructor
+
+Params = Any
+
+
+def init_params(
+    config: ConfigDict, operator: LinearOperator, reconstructor: Reconstructor
+) -> Params:
+    """Return the first parameters of a run; they hang on its seed alone."""
+    y = operator.forward(jnp.zeros(experiments.signal_shape(config), jnp.float32))
+    return reconstructor.init(domain_key(config.seed, "weights"), operator, y)
+
+
+def start(experiment: Experiment) -> tuple[train.TrainState, train.step.Step]:
+    """Return the state before the first step, and the compiled step."""
+    config = experiment.config
+    optimizer = train.make_optimizer(num_steps=config.train.num_steps, **config.optimizer.to_dict())
+    decay = config.train.average_decay or None
+    params = init_params(config, experiment.operator, experiment.reconstructor)
+    key = domain_key(config.seed, "training")
+    state = train.init_state(params, optimizer, key, average_decay=decay)
+    step = train.make_step(experiment.loss, optimizer, average_decay=decay)
+    return state, jax.jit(step, donate_argnums=0)
+
+
+class Trained(NamedTuple):
+    """A trained reconstructor, read back from its run's folder.
+
+    Attributes:
+        config: the run's config.
+        operator: the operator A.
+        reconstructor: the reconstruction H.
+        params: the last checkpoint's parameters; their average if the run kept one.
+        step: the step they are of.
+    """
+
+    config: ConfigDict
+    operator: LinearOperator
+    reconstructor: Reconstructor
+    params: Params
+    step: int
+
+
+def load_trained(workdir: str | Path) -> Trained:
+    """Read a trained reconstructor back; this needs none of the data it was trained on.
+
+    Raises:
+        ConfigError: there is no run in the folder.
+        CheckpointError: there is no usable checkpoint, or it is not of the config's network.
+        ValueError: the config has not the fields of an experiment.
+    """
+    config = experiments.resolve(load_config(workdir))
+    operator = experiments.make_operator(config.operator)
+    reconstructor = experiments.make_reconstructor(config)
+    like = jax.eval_shape(lambda: init_params(config, operator, reconstructor))
+    params, step = train.restore_params(workdir, like)
+    return Trained(config, operator, reconstructor, params, step)
+
+
+def load_config(workdir: str | Path, overrides: Mapping[str, Any] | None = None) -> ConfigDict:
+    """Read a run's config, with other values for some fields, by dotted name."""
+    config = ConfigDict(train.load_config(workdir))
+    with config.ignore_type():
+        config.update_from_flattened_dict(dict(overrides or {}))
+    return config
