@@ -14,12 +14,8 @@ import jitter_jax
 
 ROOT = Path(jitter_jax.__file__).parent
 MODULES = sorted(info.name for info in pkgutil.walk_packages([str(ROOT)], "jitter_jax."))
-# Needs PyTorch, of the extra `bench`.
-NOT_IMPORTED = ("jitter_jax.bench._torch_peer",)
 PUBLIC_MODULES = [
-    name
-    for name in MODULES
-    if name not in NOT_IMPORTED and not any(part.startswith("_") for part in name.split("."))
+    name for name in MODULES if not any(part.startswith("_") for part in name.split("."))
 ]
 PACKAGES = ["jitter_jax", *(n for n in MODULES if (ROOT.parent / n.replace(".", "/")).is_dir())]
 
