@@ -19,6 +19,7 @@ from jitter_jax.evaluate.table import (
     standard_conditions,
 )
 from jitter_jax.experiment import Experiment
+from jitter_jax.files import write_text
 from jitter_jax.keys import domain_key
 
 KEPT = 64  # estimates that are kept for figures
@@ -181,7 +182,5 @@ def attack_definition(config: ConfigDict) -> dict[str, Any]:
 
 
 def write_json(path: Path, report: Any) -> None:
-    """Write strict JSON by way of a temporary file, so that a reader never sees half of it."""
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
-    temporary.replace(path)
+    """Write strict JSON, whole or not at all."""
+    write_text(path, json.dumps(report, indent=2, allow_nan=False) + "\n")

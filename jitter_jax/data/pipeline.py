@@ -178,12 +178,7 @@ class _ShuffledBatches:
     def __init__(self, source: Source, batch_size: int, seed: int):
         self._source = _Indexed(source)
         self._batch_size = batch_size
-        # One epoch is read by several threads at a time, at most the next one beside it.
-        self._order = lru_cache(maxsize=4)(
-            lambda epoch: np.random.Generator(np.random.PCG64([seed, epoch])).permutation(
-                len(source)
-            )
-        )
+        self._seed = seed
 
     def __len__(self) -> int:
         return _ENDLESS
@@ -191,7 +186,16 @@ class _ShuffledBatches:
     def __getitem__(self, index: int) -> Example:
         positions = range(index * self._batch_size, (index + 1) * self._batch_size)
         epochs = (divmod(position, len(self._source)) for position in positions)
-        return _stacked([self._source[int(self._order(epoch)[place])] for epoch, place in epochs])
+        length = len(self._source)
+        return _stacked(
+            [self._source[int(_order(self._seed, epoch, length)[place])] for epoch, place in epochs]
+        )
+
+
+# An epoch is read by several threads at a time, beside at most the next one.
+@lru_cache(maxsize=8)
+def _order(seed: int, epoch: int, length: int) -> np.ndarray:
+    return np.random.Generator(np.random.PCG64([seed, epoch])).permutation(length)
 
 
 def _stacked(examples: list[Example]) -> Example:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jitter_jax.train._files import write_text
+from jitter_jax.files import write_text
 
 METRICS_FILE = "metrics.jsonl"
 TIMING_FIELDS = ("wall_time", "steps_per_second")

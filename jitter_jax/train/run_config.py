@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from jitter_jax.train._files import write_text
+from jitter_jax.files import write_text
 from jitter_jax.train.checkpoint import has_checkpoint
 
 CONFIG_FILE = "config.json"
