@@ -17,4 +17,5 @@ def get_config() -> ConfigDict:
     config.operator.wavelet_width = 1.25  # samples of 4 ms: a peak frequency of 45 Hz
     # ||A||^2 is 5 for this wavelet and 54 for the wider default, so steps may be longer.
     config.unroll.step_size.scale = 0.3
+    config.scheme.jitter.sigma = 0.3  # a step three times as long moves the iterate as far
     return config
