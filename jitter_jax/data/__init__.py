@@ -9,9 +9,6 @@ from jitter_jax.data.pipeline import TrainingIterator as TrainingIterator
 from jitter_jax.data.pipeline import evaluation_batches as evaluation_batches
 from jitter_jax.data.pipeline import training_iterator as training_iterator
 from jitter_jax.data.points import BIASED_TRUTH as BIASED_TRUTH
-from jitter_jax.data.points import NUM_TEST_POINTS as NUM_TEST_POINTS
-from jitter_jax.data.points import NUM_TRAINING_POINTS as NUM_TRAINING_POINTS
-from jitter_jax.data.points import POINT_NOISE_VARIANCE as POINT_NOISE_VARIANCE
 from jitter_jax.data.points import PointSource as PointSource
 from jitter_jax.data.seismic import DEFAULT_STRUCTURE as DEFAULT_STRUCTURE
 from jitter_jax.data.seismic import FLAT as FLAT

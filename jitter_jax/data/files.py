@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from jitter_jax.data.pipeline import Example, checked_index
+from jitter_jax.data._checks import checked_index
+from jitter_jax.data.pipeline import Example
 
 SIGNAL_KEY = "signal"
 MEASUREMENT_KEY = "measurement"

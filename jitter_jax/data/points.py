@@ -1,17 +1,15 @@
 """The point problem: denoise one known point of the plane.
 
 The smallest problem on which training schemes differ: x is one point, y = x + z with z normal of
-variance `POINT_NOISE_VARIANCE`. A model that has seen noise about the origin only is then asked
+variance 0.01. A model that has seen noise about the origin only is then asked
 about a point beside it, `BIASED_TRUTH`.
 """
 
 import numpy as np
 
-from jitter_jax.data.pipeline import Example, checked_count, checked_index
+from jitter_jax.data._checks import checked_count, checked_index
+from jitter_jax.data.pipeline import Example
 
-POINT_NOISE_VARIANCE = 0.01
-NUM_TRAINING_POINTS = 200
-NUM_TEST_POINTS = 50
 BIASED_TRUTH = (0.005, 0.0)
 
 

@@ -19,8 +19,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from jitter_jax.data._checks import checked_count, checked_index
 from jitter_jax.data.files import as_float32, load_arrays
-from jitter_jax.data.pipeline import Example, Source, checked_count, checked_index
+from jitter_jax.data.pipeline import Example, Source
 
 # The last word of a stream's seed, so that two sources with one seed draw different numbers.
 _SECTIONS, _WELL_SECTIONS, _ADDED_LAYERS, _PATCHES = range(4)

@@ -5,8 +5,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from jitter_jax.data._checks import checked_count
 from jitter_jax.data.files import FileSource
-from jitter_jax.data.pipeline import Example, Source, checked_count
+from jitter_jax.data.pipeline import Example, Source
 from jitter_jax.data.points import BIASED_TRUTH, PointSource
 from jitter_jax.data.seismic import (
     GeneratedSections,

@@ -6,7 +6,7 @@ from jitter_jax import data
 
 @pytest.mark.parametrize("truth", [(0.0, 0.0), data.BIASED_TRUTH])
 def test_every_example_is_the_truth(truth):
-    source = data.PointSource(data.NUM_TRAINING_POINTS, 0, truth)
+    source = data.PointSource(200, 0, truth)
     assert len(source) == 200
     assert [list(source[i]) for i in (0, 199)] == [["signal"], ["signal"]]
     assert source[3]["signal"].dtype == np.float32
