@@ -17,14 +17,14 @@ def default_config() -> ConfigDict:
             "seed": 0,  # of weights, order of the examples and jitter
             "data": _data(),
             "operator": {
-                "name": "convolution",  # identity, convolution
+                "name": "convolution",  # identity, convolution, cartesian_mri, cartesian_mri_repo
                 "wavelet_points": 51,  # of the Ricker wavelet
                 "wavelet_width": 4.0,  # samples from its centre to a zero crossing
             },
             "network": {
-                "name": "seismic_cnn",  # seismic_cnn, dncnn, mlp
+                "name": "seismic_cnn",  # seismic_cnn, dncnn, unet, mlp
                 "width": 16,  # 32 in the public code
-                "depth": 5,  # dncnn, mlp
+                "depth": 5,  # dncnn, mlp; of unet the halvings
                 "num_groups": 4,  # seismic_cnn, dncnn
                 "activation": "relu",  # twice differentiable: gelu, silu, softplus, tanh
             },
@@ -69,10 +69,14 @@ def default_config() -> ConfigDict:
                 "names": ("psnr", "ssim"),  # psnr, ssim, mse, nmse, risk
                 "peak": 1.0,  # full scale of the PSNR
                 "data_range": 1.0,  # of the SSIM
+                "full_scale": "fixed",  # fixed (the two above), signal, volume (largest magnitude)
+                "part": "all",  # all, magnitude, first_channel
+                "per": "signal",  # signal, volume
+                "ssim_window": "gaussian",  # gaussian (11x11), uniform (7x7, as fastMRI)
             },
             "evaluate": {
                 "threat": _threat(),
-                "attack": _attack(num_steps=20),
+                "attack": _attack(num_steps=20, first="fgsm"),
                 "num_draws": 8,  # random perturbations of a signal in the average case
                 "on_sphere": False,  # draw them from the surface of the ball
                 "memory_gb": 4.0,  # for the signals that are attacked at once
@@ -84,17 +88,23 @@ def default_config() -> ConfigDict:
 
 def _data() -> dict[str, Any]:
     return {
-        "kind": "generated",  # generated, wells, file, points
+        # Sections: generated, wells, file. Points. Images: phantoms, slices, fastmri, nifti.
+        "kind": "generated",
         "seed": 0,  # of what is generated and of the measurement noise
         "num_train": 400,
         "num_validation": 16,
         "num_test": 32,
-        # small_layer, large_layer, sigmoid, velocity_model; of points: small_bias, large_bias
+        # Of sections: small_layer, large_layer, sigmoid, velocity_model. Of points: small_bias,
+        # large_bias. Of images: lesion, contrast, block, mask, acceleration, noise; of slices also
+        # axial, coronal, sagittal, anatomy.
         "out_of_distribution": ("small_layer", "large_layer"),
         "noise_std": 0.01,  # of the measurement, before normalisation
         "fresh_noise": False,  # draw it anew in every step
-        "normalisation": "measurement",  # measurement (divide by max |y|), none
-        "folder": "",  # of f3_wells.npz, sigmoid.npz, velocity_model.npz
+        # What to divide by: measurement (max |y|), zero_filled (max |A^H y|), fastmri (its standard
+        # deviation), none.
+        "normalisation": "measurement",
+        "folder": "",  # of the files that a kind reads
+        "on_bad_file": "error",  # error, skip; fastmri
         "sections": {
             "shape": (64, 32),  # (time, traces)
             "mean_spacing": 12.0,  # of layers, samples
@@ -121,6 +131,37 @@ def _data() -> dict[str, Any]:
             "measurement_key": "measurement",
             "npy_holds": "signal",  # signal, measurement
         },
+        "images": {
+            "shape": (64, 64),  # (height, width): generated, resampled or cropped
+            "unit": "slice",  # largest magnitude of the slice, of the volume; file (as stored)
+            "phase": 3.0,  # phantoms: largest, radians
+            "files": "brain_complex_s*.npz",  # slices
+            "train_subjects": (1, 2, 3, 4, 5),  # slices
+            "test_subjects": (6,),  # slices
+            "view": "axial",  # slices; empty takes all
+            "anatomy_file": "knee_complex.npz",  # slices
+            "train": "singlecoil_train",  # fastmri: a folder in `folder`; nifti: a file
+            "validation": "",  # fastmri; empty holds num_validation training volumes out
+            "test": "singlecoil_val",  # fastmri: a folder; nifti: a file
+            "acquisition": "",  # fastmri; empty takes all
+            "middle": 0,  # fastmri, nifti: slices in the middle of each volume; 0 takes all
+            "axis": 2,  # nifti: the one that counts slices
+        },
+        "sampling": {  # of k-space
+            # random, equispaced, magic, gaussian, variable_density; poisson_disc, radial
+            "mask": "gaussian",
+            "acceleration": 4.0,
+            "axis": 1,  # lines are columns (1) or rows (0)
+            "center_fraction": 0.0,  # of lines; 0 leaves the mask's own default
+            "num_calibration": 0,  # lines, or side of a square; 0 leaves the default
+            "seed": 10,
+            "draw": "fixed",  # fixed (one mask for all), example, file (by its name)
+        },
+        "shifts": {  # of the test sets named so
+            "mask": "equispaced",
+            "acceleration": 8.0,
+            "noise_std": 0.05,
+        },
     }
 
 
@@ -138,7 +179,7 @@ def _scheme() -> dict[str, Any]:
             "epsilon": 0.5,  # krainovic: l2 radius in the unit of the normalised measurement
             "signal_dimension": 0,  # krainovic: of the signals' subspace; 0 is all of the space
         },
-        "adversarial": {"threat": _threat(), "attack": _attack(num_steps=3)},
+        "adversarial": {"threat": _threat(), "attack": _attack(num_steps=3, first="random")},
     }
 
 
@@ -151,12 +192,12 @@ def _threat() -> dict[str, Any]:
     }
 
 
-def _attack(num_steps: int) -> dict[str, Any]:
+def _attack(num_steps: int, first: str) -> dict[str, Any]:
     return {
         "name": "pgd",  # pgd, fgsm
         "num_steps": num_steps,
         "step_size": 0.0,  # fraction of the radius; 0 is 2.5 / num_steps
-        "random_start": True,
+        "first": first,  # where pgd starts: fgsm, random, given (zero)
         "restarts": 1,
         "keep_best": True,  # False returns the last point, as the public code does
     }

@@ -1,6 +1,8 @@
 """A config becomes operators, a reconstructor, a training loss and data."""
 
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +12,7 @@ from ml_collections import ConfigDict
 
 from jitter_jax import attacks, networks, operators, schemes, unroll
 from jitter_jax.config import check_fields
-from jitter_jax.data.measure import Measure, make_measure
+from jitter_jax.data.measure import Measure, OperatorFactory, make_measure, operator_of
 from jitter_jax.data.pipeline import Source, evaluation_batches
 from jitter_jax.data.sources import make_sources
 from jitter_jax.evaluate.evaluator import Evaluator
@@ -28,7 +30,7 @@ class Experiment(NamedTuple):
 
     Attributes:
         config: the config, resolved.
-        operator: the operator A, the same for all signals.
+        operator: the operator A of all signals, or a function that makes each signal's own.
         reconstructor: the unrolled reconstruction H.
         loss: the training loss of a raw batch from the input pipeline, which it measures first.
         sources: data sets by name: train, validation, test and the out-of-distribution ones.
@@ -36,10 +38,11 @@ class Experiment(NamedTuple):
         metrics: what is measured of an estimate, by name.
         evaluators: compiled evaluations by the name of their attack.
         threat: what the attacks of the evaluation may do.
+        skipped: data files that were left out, each with the reason.
     """
 
     config: ConfigDict
-    operator: operators.LinearOperator
+    operator: operators.LinearOperator | OperatorFactory
     reconstructor: unroll.Reconstructor
     loss: RawLoss
     sources: dict[str, Source]
@@ -47,6 +50,7 @@ class Experiment(NamedTuple):
     metrics: dict[str, Metric]
     evaluators: dict[str, Evaluator]
     threat: attacks.Threat
+    skipped: tuple[tuple[Path, str], ...]
 
 
 def resolve(config: ConfigDict) -> ConfigDict:
@@ -80,7 +84,8 @@ def build(config: ConfigDict, *, num_iterations: int | None = None) -> Experimen
     """
     config = resolve(config)
     operator, reconstructor = make_operator(config.operator), make_reconstructor(config)
-    sources = make_sources(**_plain(config.data, without=_MEASURING))
+    skipped: list[tuple[Path, str]] = []
+    sources = make_sources(**_plain(config.data, without=_MEASURING), on_skip=skipped.append)
     metrics = make_metrics(**config.metrics.to_dict())
     measure = make_measure(
         operator,
@@ -103,9 +108,11 @@ def build(config: ConfigDict, *, num_iterations: int | None = None) -> Experimen
             make_attack(config.evaluate.attack),
             num_draws=config.evaluate.num_draws,
             on_sphere=config.evaluate.on_sphere,
+            energy_shares=attacks.kspace_energy if config.operator.name in MRI else None,
             num_iterations=num_iterations,
         ),
         threat=attacks.Threat(**config.evaluate.threat.to_dict()),
+        skipped=tuple(skipped),
     )
     _check_examples(experiment)
     return experiment
@@ -122,24 +129,46 @@ def _one_of(field: str, value: Any, choices: Any) -> Any:
     return choices[value]
 
 
-def make_operator(config: ConfigDict) -> operators.LinearOperator:
-    """Return the operator that `config.operator` describes."""
-    choices: dict[str, Callable[[], operators.LinearOperator]] = {
+MRI: dict[str, Callable[[Array], operators.LinearOperator]] = {
+    "cartesian_mri": operators.cartesian_mri,
+    "cartesian_mri_repo": operators.cartesian_mri_repo,
+}
+
+
+def make_operator(config: ConfigDict) -> operators.LinearOperator | OperatorFactory:
+    """Return the operator that `config.operator` describes.
+
+    In magnetic resonance imaging every example has a mask, and its operator is made from it.
+    """
+    choices: dict[str, Callable[[], operators.LinearOperator | OperatorFactory]] = {
         "identity": operators.identity,
         "convolution": lambda: operators.convolution(
             operators.ricker(config.wavelet_points, config.wavelet_width)
         ),
+        **{name: partial(_masked, make) for name, make in MRI.items()},
     }
     return _one_of("operator.name", config.name, choices)()
 
 
+def _masked(make: Callable[[Array], operators.LinearOperator]) -> OperatorFactory:
+    return lambda example: make(example["mask"])
+
+
+def example_operator(config: ConfigDict) -> operators.LinearOperator:
+    """Return the operator of a signal of `signal_type`; where it needs a mask, of a full one."""
+    mask = jnp.ones(signal_type(config)["shape"][:2], bool)
+    return operator_of(make_operator(config.operator), {"mask": mask})
+
+
 def make_reconstructor(config: ConfigDict) -> unroll.Reconstructor:
     """Return the reconstructor that `config.network` and `config.unroll` describe."""
+    signal = signal_type(config)
+    parts = 2 if jnp.issubdtype(signal["dtype"], jnp.complexfloating) else 1
     methods = {"gradient": unroll.gradient_descent, "proximal": unroll.proximal_gradient}
     remats = {"keep_costly": keep_costly, "full": True, "none": False}
     return unroll.unrolled(
         _one_of("unroll.method", config.unroll.method, methods),
-        make_network(config.network, out_channels=signal_shape(config)[-1]),
+        make_network(config.network, out_channels=parts * signal["shape"][-1]),
         make_step_size(config.unroll.step_size),
         num_iterations=config.unroll.num_iterations,
         start=config.unroll.start,
@@ -148,12 +177,17 @@ def make_reconstructor(config: ConfigDict) -> unroll.Reconstructor:
     )
 
 
-def signal_shape(config: ConfigDict) -> tuple[int, ...]:
-    """Return the shape of a signal: `(2,)` for points, `(time, traces, 1)` for sections.
+def signal_type(config: ConfigDict) -> dict[str, Any]:
+    """Return `shape` and `dtype` of a signal.
 
-    Sections of a user's own file may have another size; networks of sections fit any.
+    `(2,)` for points, `(time, traces, 1)` for sections, `(height, width, 1)` complex for images.
+    Signals of a user's own file may have another size; networks of sections and images fit any.
     """
-    return (2,) if config.data.kind == "points" else (*config.data.sections.shape, 1)
+    if config.operator.name in MRI:
+        return {"shape": (*config.data.images.shape, 1), "dtype": jnp.complex64}
+    points = config.data.kind == "points"
+    shape = (2,) if points else (*config.data.sections.shape, 1)
+    return {"shape": shape, "dtype": jnp.float32}
 
 
 def make_network(config: ConfigDict, *, out_channels: int) -> unroll.Network:
@@ -166,6 +200,9 @@ def make_network(config: ConfigDict, *, out_channels: int) -> unroll.Network:
         ),
         "dncnn": lambda: networks.DnCNN(
             config.depth, config.width, config.num_groups, out_channels, activation=act
+        ),
+        "unet": lambda: networks.UNet(
+            config.width, config.depth, out_channels, residual=True, activation=act
         ),
     }
     return _one_of("network.name", config.name, choices)()
@@ -279,7 +316,10 @@ def _raw_loss(scheme: schemes.Loss, measure: Measure, *, fresh_noise: bool) -> R
 
 def _check_examples(experiment: Experiment) -> None:
     """Read one example of every set and follow its shape to the metrics."""
+
+    def follow(examples, name):
+        x = experiment.measure(examples, name).signal[0]
+        return [metric.function(x, x) for metric in experiment.metrics.values()]
+
     for name, source in experiment.sources.items():
-        batch = experiment.measure(next(evaluation_batches(source, 1)), name)
-        for metric in experiment.metrics.values():
-            jax.eval_shape(metric.function, batch.signal[0], batch.signal[0])
+        jax.eval_shape(partial(follow, name=name), next(evaluation_batches(source, 1)))

@@ -21,6 +21,7 @@ PACKAGES = ["jitter_jax", *(n for n in MODULES if (ROOT.parent / n.replace(".", 
 
 # A key among the positional arguments, and why.
 POSITIONAL_KEYS = {
+    "jitter_jax.sampling.seed_from_key": "its only argument, turned into a seed",
     # Functions of a fixed form that callers hand around, all arguments positional.
     "jitter_jax.data.batch.Batch.lift": "second of two, handed to `function` in its place",
     "jitter_jax.unroll.reconstructor.Network.init": "the form of Linen's init",
@@ -99,7 +100,8 @@ def test_nothing_but_keys_and_dictionary_names_are_called_key():
     # `key` of a function that reads arrays from files is the name of an array.
     named = {name for name, f in FUNCTIONS.items() if "key" in parameters(f)}
     assert {n for n in named if n.startswith("jitter_jax.data.files.")} <= {
-        "jitter_jax.data.files.as_float32"
+        "jitter_jax.data.files.as_complex64",
+        "jitter_jax.data.files.as_float32",
     }
 
 
@@ -127,7 +129,7 @@ def test_a_key_has_no_default_unless_noise_is_optional(room):
 OPTIONS = {
     "operators": {"key", "dtype", "num_iterations"},
     "unroll": {"key", "jitter", "remat", "return_trajectory"},
-    "attacks": {"num_steps", "step_size", "random_start", "restarts", "keep_best", "on_sphere"},
+    "attacks": {"num_steps", "step_size", "first", "restarts", "keep_best", "on_sphere"},
     "evaluate": {"key", "num_draws", "num_iterations", "keep", "most", "budget_bytes"},
     "metrics": {"peak", "data_range", "border"},
 }

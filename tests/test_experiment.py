@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers import near
 
-from configs import points, seismic, seismic_paper, seismic_wells
+from configs import mri_phantom, points, seismic, seismic_paper, seismic_wells
 from jitter_jax import experiment, schemes, unroll
 from jitter_jax.data.pipeline import evaluation_batches
 
@@ -24,11 +24,11 @@ def small(config=seismic):
 
 def test_every_config_is_complete():
     wanted = set(seismic.get_config().to_dict())
-    for module in (points, seismic_paper, seismic_wells):
+    for module in (mri_phantom, points, seismic_paper, seismic_wells):
         assert set(module.get_config().to_dict()) == wanted
 
 
-@pytest.mark.parametrize("module", [points, seismic, seismic_paper])
+@pytest.mark.parametrize("module", [mri_phantom, points, seismic, seismic_paper])
 def test_configs_build(module):
     built = experiment.build(module.get_config())
     assert set(built.sources) >= {"train", "validation", "test"}
@@ -71,6 +71,77 @@ def test_training_noise_is_each_examples_own():
     turned = {key: value[[2, 0]] for key, value in examples.items()}
     part = built.measure(turned, "train").measurement
     near(part, np.asarray(whole)[[2, 0]], 1e-6)
+
+
+def small_mri():
+    config = mri_phantom.get_config()
+    config.data.update({"num_train": 4, "num_validation": 2, "num_test": 2})
+    config.data.images.shape = (32, 32)
+    config.data.out_of_distribution = ("mask", "noise")
+    config.unroll.num_iterations = 2
+    return config
+
+
+def measured(built, name, count=2):
+    return built.measure(next(evaluation_batches(built.sources[name], count)), name)
+
+
+def test_kspace_has_noise_where_it_is_sampled():
+    config = small_mri()
+    config.data.noise_std, config.data.shifts.noise_std = 0.02, 0.5
+    config.data.sampling.draw = "example"
+    built = experiment.build(config)
+    batches = {name: measured(built, name) for name in ("test", "mask", "noise")}
+    for name, batch in batches.items():
+        for i in range(2):
+            operator = batch.operator_of(i)
+            noise = np.asarray(batch.measurement[i] - operator.forward(batch.signal[i]))
+            sampled = np.broadcast_to(operator.support(), noise.shape)
+            assert (noise[~sampled] == 0).all() and 0.2 < sampled.mean() < 0.3
+            parts = np.stack([noise[sampled].real, noise[sampled].imag])
+            level = 0.5 if name == "noise" else 0.02
+            assert parts.std() == pytest.approx(level, rel=0.1)
+    masks = [np.asarray(batches["test"].operator_of(i).support()) for i in range(2)]
+    assert (masks[0] != masks[1]).any()
+
+
+@pytest.mark.parametrize(
+    ("normalisation", "size"),
+    [
+        ("zero_filled", lambda seen, y: np.abs(seen).max()),
+        ("fastmri", lambda seen, y: np.abs(seen).std()),
+        ("measurement", lambda seen, y: np.abs(y).max()),
+    ],
+)
+def test_normalisations_of_kspace(normalisation, size):
+    config = small_mri()
+    plain = measured(experiment.build(config), "test")
+    config.data.normalisation = normalisation
+    batch = measured(experiment.build(config), "test")
+    for i in range(2):
+        y = np.asarray(plain.measurement[i])
+        scale = size(np.asarray(plain.operator_of(i).adjoint(y)), y)
+        near(batch.scale[i], scale, 1e-5)
+        near(batch.measurement[i] * scale, y, 1e-5)
+        near(batch.signal[i] * scale, plain.signal[i], 1e-5)
+
+
+@pytest.mark.parametrize("scheme", experiment.SCHEMES)
+def test_every_scheme_trains_on_kspace(scheme):
+    config = small_mri()
+    config.scheme.name = scheme
+    config.network.update({"width": 4, "depth": 2})
+    built = experiment.build(config)
+    examples = next(evaluation_batches(built.sources["train"], 2))
+    y = measured(built, "train").measurement[0]
+    params = built.reconstructor.init(
+        jax.random.key(0), experiment.example_operator(built.config), y
+    )
+    loss = jax.jit(jax.value_and_grad(lambda params, key: built.loss(params, examples, key)[0]))
+    value, gradient = loss(params, jax.random.key(1))
+    leaves = jax.tree.leaves(gradient)
+    assert np.isfinite(value) and all(np.isfinite(leaf).all() for leaf in leaves)
+    assert any(np.abs(leaf).max() > 0 for leaf in leaves)
 
 
 @pytest.mark.parametrize("fresh", [False, True])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from helpers import TOLERANCE, counted, near, normal
 
-from jitter_jax.metrics import METRICS, make_metrics, mse, nmse, psnr, risk, ssim
+from jitter_jax.metrics import METRICS, make_metrics, mse, nmse, psnr, risk, ssim, values_per
 
 SHAPE = (14, 17, 2)
 
@@ -125,9 +125,105 @@ def test_vmap_jit_and_gradient():
         assert values[name].dtype == jnp.float32
 
 
+def test_uniform_window_is_scikit_images():
+    """Written window by window: 7x7 pixels, sample covariances, k1 = 0.01 and k2 = 0.03."""
+    estimate, truth = pair((9, 10, 1))
+    a, b = (np.asarray(v, np.float64)[..., 0] for v in (estimate, truth))
+    values = []
+    for i in range(3):
+        for j in range(4):
+            p, q = (v[i : i + 7, j : j + 7].ravel() for v in (a, b))
+            (pp, pq), (_, qq) = np.cov(p, q)
+            c1, c2 = (0.01 * 2.5) ** 2, (0.03 * 2.5) ** 2
+            means = (2 * p.mean() * q.mean() + c1) / (p.mean() ** 2 + q.mean() ** 2 + c1)
+            values.append(means * (2 * pq + c2) / (pp + qq + c2))
+    near(ssim(estimate, truth, data_range=2.5, window="uniform"), np.mean(values), SSIM_TOLERANCE)
+
+
+def channels(x):
+    return jnp.concatenate([x.real, x.imag], -1) if jnp.iscomplexobj(x) else x
+
+
+def complex_pair():
+    return tuple(normal(seed, 12, 13, 1, dtype="complex64") for seed in (0, 1))
+
+
+@pytest.mark.parametrize(
+    ("part", "of"),
+    [
+        ("all", lambda x: x),
+        ("magnitude", np.abs),
+        ("first_channel", np.real),
+    ],
+)
+@pytest.mark.parametrize("full_scale", ["fixed", "signal", "volume"])
+def test_part_and_full_scale(part, of, full_scale):
+    estimate, truth = complex_pair()
+    made = make_metrics(METRICS, peak=2.0, data_range=3.0, part=part, full_scale=full_scale)
+    a, b = (jnp.asarray(of(np.asarray(x))) for x in (estimate, truth))
+    peak, data_range = {
+        "fixed": (2.0, 3.0),
+        "signal": (np.abs(truth).max(),) * 2,
+        "volume": (7.0, 7.0),
+    }[full_scale]
+    expected = {
+        "psnr": psnr(a, b, peak=peak),
+        "ssim": ssim(*map(channels, (a, b)), data_range=data_range),
+        "mse": mse(a, b),
+        "nmse": nmse(a, b),
+        "risk": risk(a, b),
+    }
+    for name, metric in made.items():
+        near(metric.function(estimate, truth, 7.0), expected[name], SSIM_TOLERANCE)
+        assert metric.definition["part"] == part
+    largest = f"largest magnitude of the {full_scale}"
+    assert made["psnr"].definition["peak"] == (2.0 if full_scale == "fixed" else largest)
+
+
+def test_values_of_volumes_are_those_of_their_joined_slices():
+    """As fastMRI: PSNR and NMSE of the whole volume, SSIM averaged over its slices."""
+    truths, estimates = normal(0, 5, 12, 11, 1), normal(1, 5, 12, 11, 1)
+    volume = np.array([4, 4, 9, 9, 9])
+    names = ("psnr", "nmse", "ssim")
+    made = make_metrics(names, full_scale="volume", per="volume")
+    for name, metric in made.items():
+        statistics, expected = [], []
+        for number in (4, 9):
+            members = volume == number
+            a, b = np.asarray(estimates)[members], np.asarray(truths)[members]
+            peak = np.abs(b).max()
+            whole = {
+                "psnr": lambda a=a, b=b, p=peak: psnr(a, b, peak=p),
+                "nmse": lambda a=a, b=b: nmse(a, b),
+                "ssim": lambda a=a, b=b, p=peak: np.mean(
+                    [ssim(x, y, data_range=p) for x, y in zip(a, b, strict=True)]
+                ),
+            }
+            expected.append(float(whole[name]()))
+            statistics += [metric.statistics(x, y, peak) for x, y in zip(a, b, strict=True)]
+        statistics = np.stack(statistics)[:, None]  # one draw
+        near(values_per(metric, statistics, volume, "volume"), expected, 1e-5)
+        alone = values_per(metric, statistics, volume, "signal")
+        assert alone.shape == (5,)
+        if name != "ssim":
+            assert abs(alone[:2].mean() - expected[0]) > 1e-4
+    draws = np.stack([[[1.0], [3.0]], [[5.0], [7.0]]])
+    near(values_per(make_metrics(["mse"])["mse"], draws, np.array([0, 1])), [2.0, 6.0], 1e-6)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (lambda: make_metrics(["mse"], part="phase"), "metrics.part must be one of"),
+        (lambda: make_metrics(["mse"], full_scale="bit"), "metrics.full_scale must be one of"),
+        (lambda: make_metrics(["mse"], per="scan"), "metrics.per must be one of"),
+        (lambda: make_metrics(["mse"], ssim_window="hann"), "metrics.ssim_window must be one of"),
+        (
+            lambda: make_metrics(["mse"], per="volume", full_scale="signal"),
+            "a volume has one full scale",
+        ),
+        (lambda: ssim(*pair(), window="hann"), "window must be one of"),
+        (lambda: ssim(*pair((6, 20, 1)), window="uniform"), r"at least 7x7 pixels"),
         (lambda: ssim(*pair((10, 20, 1))), r"at least 11x11 pixels, got \(10, 20, 1\)"),
         (lambda: ssim(*pair((20, 10, 1))), r"at least 11x11 pixels, got \(20, 10, 1\)"),
         (lambda: ssim(*pair(), border="wrap"), "border must be 'valid' or 'reflect', got 'wrap'"),

@@ -1,5 +1,6 @@
 """Attacks on reconstructions: threats, and the searches for the worst they allow."""
 
+from jitter_jax.attacks.energy import kspace_energy as kspace_energy
 from jitter_jax.attacks.fgsm import fgsm as fgsm
 from jitter_jax.attacks.objective import Objective as Objective
 from jitter_jax.attacks.objective import perturbed as perturbed

@@ -1,5 +1,7 @@
 """Projected gradient descent (ascent on the error): the worst case of a threat."""
 
+from typing import Literal, get_args
+
 import jax
 import jax.numpy as jnp
 
@@ -8,6 +10,7 @@ from jitter_jax.attacks.search import Attack, AttackInfo, better, value_and_asce
 from jitter_jax.attacks.threat import Ball
 
 Array = jax.Array
+First = Literal["fgsm", "random", "given"]
 
 
 def pgd(
@@ -15,7 +18,7 @@ def pgd(
     *,
     num_steps: int = 20,
     step_size: float | None = None,
-    random_start: bool = True,
+    first: First = "fgsm",
     restarts: int = 1,
     keep_best: bool = True,
 ) -> Attack:
@@ -27,17 +30,22 @@ def pgd(
     where the gradient is zero.
 
     With `keep_best` the result is the largest objective among all points visited and the zero
-    perturbation, so an attack is never weaker than none; with a given `step_size` and the same key,
-    more steps or more restarts are never weaker either.
+    perturbation, so an attack is never weaker than none, and with `first="fgsm"` never weaker than
+    FGSM; with a given `step_size` and the same key, more steps or more restarts are never weaker
+    either.
 
     Args:
         ball: where to search.
         num_steps: gradient steps a start, at least 1.
         step_size: length of a step as a fraction of the radius, positive; None takes
             `2.5 / num_steps`.
-        random_start: start at uniform draws from the ball, not at the given start. Without it all
-            restarts but the first are random.
-        restarts: number of starts, at least 1; they run one after the other.
+        first: where the first run starts. `"fgsm"`: at the point that FGSM finds from the given
+            start, for one gradient more; at random if the gradient there is zero. `"random"`: at a
+            uniform draw from the ball, as Madry et al. have it. `"given"`: at the given start. A
+            reconstruction error is near a quadratic form, whose sign a random start gets wrong half
+            the time, and no number of steps puts that right.
+        restarts: number of runs, at least 1, one after the other; all but the first start at
+            random.
         keep_best: return the best point; otherwise the last one of the last restart, as the public
             code of SGD jittering does.
 
@@ -48,6 +56,8 @@ def pgd(
     """
     if num_steps < 1:
         raise ValueError(f"num_steps must be at least 1, got {num_steps}")
+    if first not in get_args(First):
+        raise ValueError(f"first must be one of {get_args(First)}, got {first!r}")
     if restarts < 1:
         raise ValueError(f"restarts must be at least 1, got {restarts}")
     if step_size is None:
@@ -65,19 +75,24 @@ def pgd(
 
         def restart(best, index):
             draw = ball.sample(jax.random.fold_in(key, index), start)
-            first = jnp.where(random_start | (index > 0), draw, start)
+            begin = jnp.where(at_random | (index > 0), draw, given)
             (delta, best), (values, nonfinite) = jax.lax.scan(
-                climb, (first, best), length=num_steps
+                climb, (begin, best), length=num_steps
             )
             last = (delta, objective(delta))
             best = better(best, last) if keep_best else last
             return best, (jnp.append(values, last[1]), jnp.sum(nonfinite))
 
+        given, at_random, blind = start, jnp.bool_(first == "random"), jnp.int32(0)
+        if first == "fgsm":
+            _, ascent, blind = value_and_ascent(objective, start)
+            at_random = ~jnp.any(ball.steepest(ascent) != 0)
+            given = ball.project(start + ball.radius * ball.steepest(ascent))
         zero = jnp.zeros_like(start)
         clean = objective(zero)
         (delta, value), (history, nonfinite) = jax.lax.scan(
             restart, (zero, clean), jnp.arange(restarts)
         )
-        return delta, AttackInfo(clean, value, history, jnp.sum(nonfinite))
+        return delta, AttackInfo(clean, value, history, blind + jnp.sum(nonfinite))
 
     return attack

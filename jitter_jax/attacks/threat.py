@@ -8,13 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jitter_jax.operators import LinearOperator
+
 Array = jax.Array
 Norm = Literal["l2", "linf"]
 Space = Literal["measurement", "signal"]
 Unit = Literal["absolute", "relative", "per_pixel"]
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["radius"], meta_fields=["norm"])
+@partial(jax.tree_util.register_dataclass, data_fields=["radius", "support"], meta_fields=["norm"])
 @dataclasses.dataclass(frozen=True)
 class Ball:
     """The set `{delta : ||delta|| <= radius}` in which an attack searches.
@@ -25,13 +27,17 @@ class Ball:
     Attributes:
         radius: non-negative scalar.
         norm: `"l2"` or `"linf"`.
+        support: bool array that broadcasts to `delta`; perturbations are zero where it is False,
+            such as at points of k-space that no scanner samples. None is everywhere.
     """
 
     radius: Array
     norm: Norm
+    support: Array | None = None
 
     def project(self, delta: Array) -> Array:
         """Returns the point of the ball nearest to `delta`."""
+        delta = self._restrict(delta)
         if self.norm == "l2":
             norm = _l2(delta)
             return delta * jnp.where(norm > self.radius, self.radius / _nonzero(norm), 1)
@@ -43,6 +49,7 @@ class Ball:
         `l2`: `ascent / ||ascent||_2`; `linf`: `sign(ascent)`; zero where `ascent` is zero, however
         small it is elsewhere.
         """
+        ascent = self._restrict(ascent)
         if self.norm == "linf":
             return _on_parts(jnp.sign, ascent)
         # Scaled by its largest entry first: the squares of a tiny gradient underflow.
@@ -61,17 +68,23 @@ class Ball:
         parts = 2 if jnp.iscomplexobj(like) else 1
         shape, dtype = (parts, *like.shape), like.real.dtype
         if self.norm == "linf":
-            unit = jax.random.uniform(key_direction, shape, dtype, -1.0, 1.0)
+            unit = self._restrict(jax.random.uniform(key_direction, shape, dtype, -1.0, 1.0))
             # Pushed out radially, a uniform draw of the cube is uniform on its surface.
             unit = unit / _nonzero(jnp.max(jnp.abs(unit))) if on_sphere else unit
         else:
-            unit = jax.random.normal(key_direction, shape, dtype)
+            unit = self._restrict(jax.random.normal(key_direction, shape, dtype))
             unit = unit / _nonzero(_l2(unit))
             if not on_sphere:
                 # The share of the volume within r grows as r^n.
-                unit = unit * jax.random.uniform(key_radius, (), dtype) ** (1 / unit.size)
+                dimension = parts * _count(like, self.support)
+                unit = unit * jax.random.uniform(key_radius, (), dtype) ** (1 / dimension)
         unit = unit * self.radius
         return jax.lax.complex(unit[0], unit[1]) if parts == 2 else unit[0]
+
+    def _restrict(self, delta: Array) -> Array:
+        if self.support is None:
+            return delta
+        return jnp.where(jnp.broadcast_to(self.support, delta.shape), delta, 0)
 
 
 @partial(
@@ -111,12 +124,14 @@ class Threat:
             if not np.all(np.isfinite(self.epsilon)) or np.any(np.asarray(self.epsilon) < 0):
                 raise ValueError(f"epsilon must be finite and non-negative, got {self.epsilon}")
 
-    def ball(self, reference: Array) -> Ball:
+    def ball(self, reference: Array, support: Array | None = None) -> Ball:
         """Returns the ball in absolute units.
 
         Args:
             reference: the array that perturbations are added to: `y` in measurement space, `x` in
                 signal space.
+            support: where perturbations may live, bool, broadcasts to `reference`; None is
+                everywhere. In measurement space this is `operator.support()`.
         """
         real = reference.real.dtype
         radius = jnp.asarray(self.epsilon, real)
@@ -126,8 +141,24 @@ class Threat:
                 largest = jnp.maximum(largest, jnp.max(jnp.abs(reference.imag)))
             radius = radius * (_l2(reference) if self.norm == "l2" else largest)
         elif self.unit == "per_pixel" and self.norm == "l2":
-            radius = radius * np.sqrt(reference.size).astype(real)
-        return Ball(radius, self.norm)
+            radius = radius * jnp.sqrt(jnp.asarray(_count(reference, support), real))
+        return Ball(radius, self.norm, support)
+
+    def ball_at(self, operator: LinearOperator, x: Array, y: Array) -> Ball:
+        """Returns the ball of one signal `x` that an operator measures as `y`.
+
+        In measurement space it is a ball around `y` on the points that the operator measures, in
+        signal space one around `x`.
+        """
+        if self.space == "signal":
+            return self.ball(x)
+        return self.ball(y, operator.support())
+
+
+def _count(like: Array, support: Array | None) -> int | Array:
+    if support is None:
+        return like.size
+    return jnp.maximum(jnp.sum(jnp.broadcast_to(support, like.shape)), 1)
 
 
 def _l2(x: Array) -> Array:

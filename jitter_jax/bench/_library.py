@@ -1,6 +1,7 @@
 """The library's side of a case, in a process of its own."""
 
 import time
+from functools import partial
 from typing import Any
 
 import jax
@@ -33,24 +34,26 @@ def make_work(case: Case, problem: str, config: Plain) -> Work:
 
         return Work(run, parameters, compile_s)
     measured = experiment.measure(raw, "train")
-    x, y = measured.signal, measured.measurement
     # Not at zero, where the projection has nothing to do.
-    arguments = (state.params, x, y, 0.04 * jnp.roll(y, 1, axis=1))
+    arguments = (state.params, measured, 0.04 * jnp.roll(measured.measurement, 1, axis=1))
     one = _pgd_step(experiment) if case.kind == "pgd" else _inference(experiment)
-    batched = jax.jit(jax.vmap(one, in_axes=(None, 0, 0, 0)))
+    batched = jax.jit(
+        lambda params, batch, delta: batch.lift(partial(one, params), jax.random.key(0), delta)
+    )
     compiled, compile_s = _compile(batched, *arguments)
     return Work(lambda: jax.block_until_ready(compiled(*arguments)), parameters, compile_s)
 
 
 def _pgd_step(experiment: Any):
     """What `attacks.pgd` does in one of its steps."""
-    operator, apply = experiment.operator, experiment.reconstructor.apply
+    apply = experiment.reconstructor.apply
     threat = attacks.Threat(EPSILON, unit="relative")
 
-    def one(params, x, y, delta):
+    def one(params, x, y, operator, key, delta):
+        del key
         reconstruct = lambda y: apply(params, operator, y)
         objective = attacks.reconstruction_error(reconstruct, operator, x, y)
-        ball = threat.ball(y)
+        ball = threat.ball_at(operator, x, y)
         value, ascent = value_and_ascent(objective, delta)[:2]
         return ball.project(delta + STEP_SIZE * ball.radius * ball.steepest(ascent)), value
 
@@ -58,8 +61,8 @@ def _pgd_step(experiment: Any):
 
 
 def _inference(experiment: Any):
-    return lambda params, x, y, delta: experiment.reconstructor.apply(
-        params, experiment.operator, y
+    return lambda params, x, y, operator, key, delta: experiment.reconstructor.apply(
+        params, operator, y
     )
 
 

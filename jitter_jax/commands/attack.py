@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -12,7 +13,14 @@ from jitter_jax.attacks import Threat, perturbed
 from jitter_jax.commands.evaluate import KEPT, evaluate, first_examples, write_json
 from jitter_jax.commands.runs import load_config, load_trained
 from jitter_jax.evaluate.evaluator import Evaluated
-from jitter_jax.evaluate.figures import Panel, largest, panels_figure, points_figure
+from jitter_jax.evaluate.figures import (
+    Panel,
+    largest,
+    panels_figure,
+    points_figure,
+    visible,
+    visible_title,
+)
 from jitter_jax.evaluate.table import Condition, format_rows, standard_conditions, write_csv
 from jitter_jax.experiment import Experiment
 
@@ -127,18 +135,20 @@ def attack_figure(
             clouds.append((f"{label}\nclean", measurements, clean.estimate))
             clouds.append((f"{label}\nworst case", measurements + worst.delta, worst.estimate))
             continue
-        x, y, limit = signals[0], measurements[0], largest(signals[0])
+        x, limit, operator = signals[0], largest(signals[0]), batch.operator_of(0)
         space = experiment.threat.space
-        shift = perturbed(experiment.operator, np.zeros_like(y), worst.delta[0], space)
+        y = batch.measurement[0]
+        added = perturbed(operator, jnp.zeros_like(y), worst.delta[0], space)
+        seen, shift = (np.asarray(visible(operator, part)) for part in (y, added))
         change = worst.estimate[0] - clean.estimate[0]
         rows.append(
             [
-                Panel("measurement", y, largest(y)),
+                Panel(visible_title(seen), seen, largest(seen)),
                 Panel("truth", x, limit),
                 Panel(_titled("clean estimate", clean), clean.estimate[0], limit),
                 Panel(_titled("attacked estimate", worst), worst.estimate[0], limit),
                 Panel("what the attack changed", change, limit),
-                Panel("perturbation (x10)", 10 * np.asarray(shift), largest(y)),
+                Panel("perturbation (x10)", 10 * shift, largest(seen)),
             ]
         )
     if clouds:

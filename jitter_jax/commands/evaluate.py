@@ -9,8 +9,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jitter_jax.data.batch import Batch
+from jitter_jax.data.part import Part
 from jitter_jax.data.pipeline import evaluation_batches
-from jitter_jax.data.sources import Part
 from jitter_jax.evaluate.evaluator import Evaluated, chunk_for_memory
 from jitter_jax.evaluate.table import (
     Condition,
@@ -94,7 +94,8 @@ def evaluate(
         conditions,
         experiment.threat,
         key=domain_key(seed, "attack"),
-        metrics=list(experiment.metrics),
+        metrics=experiment.metrics,
+        per=experiment.config.metrics.per,
         keep=KEPT,
     )
     return {"rows": rows, "definitions": definitions(experiment, num_iterations, seed)}, results
@@ -151,7 +152,7 @@ def definitions(experiment: Experiment, num_iterations: int | None, seed: int) -
     place = "on the surface of" if config.evaluate.on_sphere else "in"
     return {
         "metrics": {name: metric.definition for name, metric in experiment.metrics.items()},
-        "spread": "standard deviation over the signals of the set",
+        "spread": f"standard deviation over the {config.metrics.per}s of the set",
         "threat": config.evaluate.threat.to_dict(),
         "worst case": attack_definition(config.evaluate.attack),
         "average case": {

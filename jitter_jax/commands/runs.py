@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from jitter_jax import experiment as experiments
 from jitter_jax import train
+from jitter_jax.data.measure import OperatorFactory
 from jitter_jax.experiment import Experiment
 from jitter_jax.keys import domain_key
 from jitter_jax.operators import LinearOperator
@@ -18,12 +19,11 @@ from jitter_jax.unroll import Reconstructor
 Params = Any
 
 
-def init_params(
-    config: ConfigDict, operator: LinearOperator, reconstructor: Reconstructor
-) -> Params:
+def init_params(config: ConfigDict, reconstructor: Reconstructor) -> Params:
     """Return the first parameters of a run; they hang on its seed alone."""
-    y = operator.forward(jnp.zeros(experiments.signal_shape(config), jnp.float32))
-    return reconstructor.init(domain_key(config.seed, "weights"), operator, y)
+    x = jnp.zeros(**experiments.signal_type(config))
+    operator = experiments.example_operator(config)
+    return reconstructor.init(domain_key(config.seed, "weights"), operator, operator.forward(x))
 
 
 def start(experiment: Experiment) -> tuple[train.TrainState, train.step.Step]:
@@ -31,7 +31,7 @@ def start(experiment: Experiment) -> tuple[train.TrainState, train.step.Step]:
     config = experiment.config
     optimizer = train.make_optimizer(num_steps=config.train.num_steps, **config.optimizer.to_dict())
     decay = config.train.average_decay or None
-    params = init_params(config, experiment.operator, experiment.reconstructor)
+    params = init_params(config, experiment.reconstructor)
     key = domain_key(config.seed, "training")
     state = train.init_state(params, optimizer, key, average_decay=decay)
     step = train.make_step(experiment.loss, optimizer, average_decay=decay)
@@ -43,14 +43,14 @@ class Trained(NamedTuple):
 
     Attributes:
         config: the run's config.
-        operator: the operator A.
+        operator: the operator A of all measurements, or a function that makes that of each.
         reconstructor: the reconstruction H.
         params: the last checkpoint's parameters; their average if the run kept one.
         step: the step they are of.
     """
 
     config: ConfigDict
-    operator: LinearOperator
+    operator: LinearOperator | OperatorFactory
     reconstructor: Reconstructor
     params: Params
     step: int
@@ -65,10 +65,10 @@ def load_trained(workdir: str | Path) -> Trained:
         ValueError: the config has not the fields of an experiment.
     """
     config = experiments.resolve(load_config(workdir))
-    operator = experiments.make_operator(config.operator)
     reconstructor = experiments.make_reconstructor(config)
-    like = jax.eval_shape(lambda: init_params(config, operator, reconstructor))
+    like = jax.eval_shape(lambda: init_params(config, reconstructor))
     params, step = train.restore_params(workdir, like)
+    operator = experiments.make_operator(config.operator)
     return Trained(config, operator, reconstructor, params, step)
 
 

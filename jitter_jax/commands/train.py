@@ -14,7 +14,14 @@ from jitter_jax import train
 from jitter_jax.commands.evaluate import evaluate_run, first_examples
 from jitter_jax.commands.runs import start
 from jitter_jax.data.pipeline import evaluation_batches, training_iterator
-from jitter_jax.evaluate.figures import Panel, largest, panels_figure, points_figure
+from jitter_jax.evaluate.figures import (
+    Panel,
+    largest,
+    panels_figure,
+    points_figure,
+    visible,
+    visible_title,
+)
 from jitter_jax.experiment import Experiment
 from jitter_jax.metrics import mse
 
@@ -92,13 +99,17 @@ def make_validate(experiment: Experiment) -> Callable[[Any], dict[str, float]]:
 
     @jax.jit
     def one_batch(params: Any, examples: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
-        def one(x, y, operator, key):
+        def one(x, y, operator, key, volume_peak):
             del key
             estimate = experiment.reconstructor.apply(params, operator, y)
-            named = {name: m.function(estimate, x) for name, m in experiment.metrics.items()}
+            named = {
+                name: metric.function(estimate, x, volume_peak)
+                for name, metric in experiment.metrics.items()
+            }
             return {"loss": mse(estimate, x), **named}
 
-        return experiment.measure(examples, "validation").lift(one, jax.random.key(0))
+        batch = experiment.measure(examples, "validation")
+        return batch.lift(one, jax.random.key(0), batch.volumes()[1])
 
     size = experiment.config.train.batch_size
     batches = list(evaluation_batches(experiment.sources["validation"], size))
@@ -118,22 +129,21 @@ def examples_figure(experiment: Experiment, params: Any, path: Path) -> None:
 
     def one(x, y, operator, key):
         del x, key
-        return experiment.reconstructor.apply(params, operator, y)
+        estimate = experiment.reconstructor.apply(params, operator, y)
+        return estimate, visible(operator, y)
 
-    estimates = jax.jit(lambda batch: batch.lift(one, jax.random.key(0)))(batch)
-    signals, measurements, estimates = (
-        np.asarray(a) for a in (batch.signal, batch.measurement, estimates)
-    )
+    estimates, seen = jax.jit(lambda batch: batch.lift(one, jax.random.key(0)))(batch)
+    signals, seen, estimates = (np.asarray(a) for a in (batch.signal, seen, estimates))
     if points:
-        points_figure([("test set", measurements, estimates)], signals[0], path)
+        points_figure([("test set", seen, estimates)], signals[0], path)
         return
     rows = [
         [
-            Panel("measurement", y, largest(y)),
+            Panel(visible_title(y), y, largest(y)),
             Panel("estimate", estimate, largest(x)),
             Panel("truth", x, largest(x)),
             Panel("error", estimate - x, largest(x)),
         ]
-        for x, y, estimate in zip(signals, measurements, estimates, strict=True)
+        for x, y, estimate in zip(signals, seen, estimates, strict=True)
     ]
     panels_figure(rows, path)

@@ -1,8 +1,20 @@
 """Examples to train and test on, and the batches made of them."""
 
+from jitter_jax.data.fastmri import FastMRIIndex as FastMRIIndex
+from jitter_jax.data.fastmri import FastMRISlices as FastMRISlices
+from jitter_jax.data.fastmri import FastMRIVolume as FastMRIVolume
+from jitter_jax.data.fastmri import index_fastmri as index_fastmri
+from jitter_jax.data.fastmri import select_volumes as select_volumes
 from jitter_jax.data.files import FileSource as FileSource
+from jitter_jax.data.files import as_complex64 as as_complex64
 from jitter_jax.data.files import as_float32 as as_float32
 from jitter_jax.data.files import load_arrays as load_arrays
+from jitter_jax.data.images import Masked as Masked
+from jitter_jax.data.images import Noisy as Noisy
+from jitter_jax.data.images import Scaled as Scaled
+from jitter_jax.data.phantoms import Phantoms as Phantoms
+from jitter_jax.data.phantoms import phantom as phantom
+from jitter_jax.data.phantoms import support as support
 from jitter_jax.data.pipeline import Example as Example
 from jitter_jax.data.pipeline import Source as Source
 from jitter_jax.data.pipeline import TrainingIterator as TrainingIterator
@@ -25,3 +37,13 @@ from jitter_jax.data.seismic import reflectivity_section as reflectivity_section
 from jitter_jax.data.seismic import sigmoid_reflectivity as sigmoid_reflectivity
 from jitter_jax.data.seismic import velocity_reflectivity as velocity_reflectivity
 from jitter_jax.data.seismic import well_reflectivity as well_reflectivity
+from jitter_jax.data.shifts import Blocks as Blocks
+from jitter_jax.data.shifts import Contrast as Contrast
+from jitter_jax.data.shifts import Lesions as Lesions
+from jitter_jax.data.shifts import add_lesion as add_lesion
+from jitter_jax.data.shifts import change_contrast as change_contrast
+from jitter_jax.data.shifts import repo_block as repo_block
+from jitter_jax.data.slices import ComplexSlices as ComplexSlices
+from jitter_jax.data.slices import NiftiSlices as NiftiSlices
+from jitter_jax.data.slices import fourier_resize as fourier_resize
+from jitter_jax.data.slices import refuse_shared_subjects as refuse_shared_subjects

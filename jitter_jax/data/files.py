@@ -91,6 +91,26 @@ def as_float32(path: str | Path, key: str, array: np.ndarray) -> np.ndarray:
     return converted
 
 
+def as_complex64(path: str | Path, key: str, array: np.ndarray) -> np.ndarray:
+    """Return complex or real numbers as complex64.
+
+    Args:
+        path: where the array came from, for the message.
+        key: its name, for the message.
+        array: any shape; complex, floating-point or integer.
+
+    Raises:
+        ValueError: the array is of another kind, or has a value that is NaN, infinite, or too large
+            for complex64.
+    """
+    if array.dtype.kind != "c":
+        return as_float32(path, key, array).astype(np.complex64)
+    converted = np.empty(array.shape, np.complex64)
+    converted.real = as_float32(path, key, array.real)
+    converted.imag = as_float32(path, key, array.imag)
+    return converted
+
+
 class FileSource:
     """Sections from a file of the user's own.
 

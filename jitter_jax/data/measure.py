@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jitter_jax.data.batch import Batch
 from jitter_jax.keys import domain_key
@@ -13,9 +14,18 @@ from jitter_jax.noise import normal_like
 from jitter_jax.operators import LinearOperator
 
 Array = jax.Array
-Normalisation = Literal["none", "measurement"]
+Normalisation = Literal["none", "measurement", "zero_filled", "fastmri"]
+# Of one raw example, whose arrays (such as its mask) become the operator's leaves.
+OperatorFactory = Callable[[Mapping[str, Array]], LinearOperator]
 # (raw examples of the input pipeline, name of their set, key of the step or None) -> Batch
 Measure = Callable[..., Batch]
+
+
+def operator_of(
+    operator: LinearOperator | OperatorFactory, example: Mapping[str, Array]
+) -> LinearOperator:
+    """Return the operator of one example: the shared one, or the one made from its arrays."""
+    return operator if isinstance(operator, LinearOperator) else operator(example)
 
 
 class Measured(NamedTuple):
@@ -38,7 +48,7 @@ def measure(
     signal: Array,
     *,
     key: Array,
-    noise_std: float,
+    noise_std: ArrayLike,
     normalisation: Normalisation = "none",
 ) -> Measured:
     """Measure one signal: `y = A x + noise_std * z` with standard normal `z`.
@@ -52,17 +62,24 @@ def measure(
         normalisation: see `normalise`.
     """
     clean = operator.forward(signal)
-    return normalise(signal, clean + noise_std * normal_like(key, clean), normalisation)
+    noise = noise_std * normal_like(key, clean, operator.support())
+    return normalise(operator, signal, clean + noise, normalisation)
 
 
-def normalise(signal: Array, measurement: Array, normalisation: Normalisation) -> Measured:
+def normalise(
+    operator: LinearOperator, signal: Array, measurement: Array, normalisation: Normalisation
+) -> Measured:
     """Divide a signal and its measurement by one number, taken from the measurement alone.
 
     Args:
+        operator: the operator A.
         signal: truth x.
         measurement: y.
-        normalisation: `"measurement"` divides by max |y| (by 1 if y is zero), as the public code of
-            "SGD Jittering" does for seismic data; `"none"` divides by 1.
+        normalisation: what to divide by, with 1 in place of zero. `"measurement"`: max |y|, as the
+            public code of "SGD Jittering" does for seismic data. `"zero_filled"`: max |A^H y|, the
+            largest magnitude of the zero-filled image. `"fastmri"`: the standard deviation of
+            |A^H y|, as fastMRI's U-Net has it; the mean, which it also takes off, stays, since an
+            offset would break `y = A x`. `"none"`: 1.
 
     Raises:
         ValueError: `normalisation` is unknown.
@@ -73,14 +90,19 @@ def normalise(signal: Array, measurement: Array, normalisation: Normalisation) -
             f"one of {get_args(Normalisation)} is expected"
         )
     scale = jnp.ones((), measurement.real.dtype)
-    if normalisation == "measurement":
-        peak = jnp.max(jnp.abs(measurement))
-        scale = jnp.where(peak > 0, peak, 1)
+    if normalisation != "none":
+        seen = measurement if normalisation == "measurement" else operator.adjoint(measurement)
+        size = (jnp.std if normalisation == "fastmri" else jnp.max)(jnp.abs(seen))
+        scale = jnp.where(size > 0, size, 1)
     return Measured(signal / scale, measurement / scale, scale)
 
 
 def make_measure(
-    operator: LinearOperator, *, seed: int, noise_std: float, normalisation: Normalisation
+    operator: LinearOperator | OperatorFactory,
+    *,
+    seed: int,
+    noise_std: float,
+    normalisation: Normalisation,
 ) -> Measure:
     """Return the function that measures batches of raw examples.
 
@@ -89,26 +111,31 @@ def make_measure(
     share the noise of the test set: rows of a table that differ by the signal differ by it alone.
 
     Args:
-        operator: the operator A of all examples.
+        operator: the operator A of all examples, or a function that makes each example's own.
         seed: of the noise.
-        noise_std: see `measure`.
+        noise_std: see `measure`. Examples with an entry `noise_std` have their own.
         normalisation: see `normalise`.
 
     Returns:
         `(examples, set_name, step_key=None) -> Batch`. Examples have `signal` and `index`; those
-        that also have `measurement` are only normalised.
+        that also have `measurement` are only normalised. `volume` and `volume_peak` are handed on.
 
     Raises:
         ValueError: `noise_std` is negative; when called, the examples have no `signal`.
     """
     if not noise_std >= 0:
         raise ValueError(f"noise_std={noise_std} is not accepted: 0 or more is expected")
+    shared = operator if isinstance(operator, LinearOperator) else None
 
-    def one(example: Mapping[str, Array], key: Array) -> Measured:
-        signal = jnp.asarray(example["signal"])
+    def one(example: Mapping[str, Array], key: Array) -> tuple[Measured, Any]:
+        signal = example["signal"]
+        made = operator_of(operator, example)
         if "measurement" in example:
-            return normalise(signal, jnp.asarray(example["measurement"]), normalisation)
-        return measure(operator, signal, key=key, noise_std=noise_std, normalisation=normalisation)
+            measured = normalise(made, signal, example["measurement"], normalisation)
+        else:
+            level = example.get("noise_std", noise_std)
+            measured = measure(made, signal, key=key, noise_std=level, normalisation=normalisation)
+        return measured, made if shared is None else None
 
     def measure_batch(
         examples: Mapping[str, Any], set_name: str, step_key: Array | None = None
@@ -118,12 +145,21 @@ def make_measure(
                 f"the {set_name} set has measurements only: to train and to test, a truth under "
                 "the key 'signal' is needed; bin/reconstruct takes measurements alone"
             )
-        own = set_name if set_name in ("train", "validation") else "test"
-        root = domain_key(seed, f"noise/{own}") if step_key is None else step_key
-        index = jnp.asarray(examples["index"])
-        keys = jax.vmap(partial(jax.random.fold_in, root))(index)
-        data = {key: examples[key] for key in ("signal", "measurement") if key in examples}
-        measured = jax.vmap(one)(data, keys)
-        return Batch(measured.signal, measured.measurement, operator, measured.scale, index)
+        noise = set_name if set_name in ("train", "validation") else "test"
+        root = domain_key(seed, f"noise/{noise}") if step_key is None else step_key
+        data = {name: jnp.asarray(values) for name, values in examples.items()}
+        keys = jax.vmap(partial(jax.random.fold_in, root))(data["index"])
+        measured, operators = jax.vmap(one)(data, keys)
+        peak = data["volume_peak"] / measured.scale if "volume_peak" in data else None
+        return Batch(
+            measured.signal,
+            measured.measurement,
+            shared or operators,
+            measured.scale,
+            data["index"],
+            operator_axes=0 if shared is None else None,
+            volume=data.get("volume"),
+            volume_peak=peak,
+        )
 
     return measure_batch

@@ -20,11 +20,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from jitter_jax.data._checks import checked_count, checked_index
+from jitter_jax.data._streams import Purpose, checked_seed, stream
 from jitter_jax.data.files import as_float32, load_arrays
 from jitter_jax.data.pipeline import Example, Source
-
-# The last word of a stream's seed, so that two sources with one seed draw different numbers.
-_SECTIONS, _WELL_SECTIONS, _ADDED_LAYERS, _PATCHES = range(4)
 
 _WAVES_IN_A_BEND = 3
 _GAP_M = 5.0
@@ -250,7 +248,7 @@ class GeneratedSections:
 
     def __init__(self, num_sections: int, seed: int, shape: tuple[int, int], **options):
         self._num_sections = checked_count("num_sections", num_sections)
-        self._seed = _checked_seed(seed)
+        self._seed = checked_seed(seed)
         self._shape = _checked_shape(shape)
         self._options = options
         # Wrong options are found here rather than by a thread that reads ahead.
@@ -261,7 +259,7 @@ class GeneratedSections:
 
     def __getitem__(self, index: int) -> Example:
         number = checked_index(index, self._num_sections)
-        rng = _stream(self._seed, number, _SECTIONS)
+        rng = stream(self._seed, number, Purpose.SECTIONS)
         return {"signal": reflectivity_section(rng, self._shape, **self._options)[..., None]}
 
 
@@ -392,7 +390,7 @@ class LayeredSource:
         _check_magnitude(magnitude)
         self._source = source
         self._magnitude = magnitude
-        self._seed = _checked_seed(seed)
+        self._seed = checked_seed(seed)
         self._reading = reading
 
     def __len__(self) -> int:
@@ -408,7 +406,7 @@ class LayeredSource:
             )
         if self._reading == "repo":
             return {"signal": add_layer_repo(example["signal"], self._magnitude)}
-        rng = _stream(self._seed, number, _ADDED_LAYERS)
+        rng = stream(self._seed, number, Purpose.ADDED_LAYERS)
         return {"signal": add_layer(example["signal"], self._magnitude, rng=rng)}
 
 
@@ -585,7 +583,7 @@ class WellSections:
             raise ValueError(f"wells={wells!r} is not accepted: at least one name is expected")
         self._series = [_logged_part(path, well, interval_s) for well in wells]
         self._num_sections = checked_count("num_sections", num_sections)
-        self._seed = _checked_seed(seed)
+        self._seed = checked_seed(seed)
         self._shape = _checked_shape(shape)
         self._structure = structure
 
@@ -594,7 +592,7 @@ class WellSections:
 
     def __getitem__(self, index: int) -> Example:
         number = checked_index(index, self._num_sections)
-        rng = _stream(self._seed, number, _WELL_SECTIONS)
+        rng = stream(self._seed, number, Purpose.WELL_SECTIONS)
         series = self._series[rng.integers(len(self._series))]
         spare = series.size - self._shape[0]
         start = rng.integers(spare + 1 if spare >= 0 else 2 * series.size)
@@ -757,7 +755,7 @@ class PatchSource:
         room = _room(self._section.shape, self._shape)
         if num_patches is not None:
             count = checked_count("num_patches", num_patches)
-            self._corners = _random_corners(room, count, _checked_seed(seed))
+            self._corners = _random_corners(room, count, checked_seed(seed))
         else:
             self._corners = _regular_corners(room, _checked_shape(stride, "stride"))
 
@@ -782,22 +780,12 @@ def _room(section: tuple[int, ...], window: tuple[int, int]) -> tuple[int, int]:
 
 
 def _random_corners(room: tuple[int, int], count: int, seed: int) -> list[tuple[int, int]]:
-    streams = (_stream(seed, i, _PATCHES) for i in range(count))
+    streams = (stream(seed, i, Purpose.PATCHES) for i in range(count))
     return [(int(rng.integers(room[0])), int(rng.integers(room[1]))) for rng in streams]
 
 
 def _regular_corners(room: tuple[int, int], stride: tuple[int, int]) -> list[tuple[int, int]]:
     return [(t, x) for t in range(0, room[0], stride[0]) for x in range(0, room[1], stride[1])]
-
-
-def _stream(seed: int, index: int, kind: int) -> np.random.Generator:
-    return np.random.Generator(np.random.PCG64([seed, index, kind]))
-
-
-def _checked_seed(seed: int) -> int:
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise ValueError(f"seed={seed!r} is not accepted: an integer of at least 0 is expected")
-    return int(seed)
 
 
 def _checked_shape(shape: object, name: str = "shape") -> tuple[int, int]:

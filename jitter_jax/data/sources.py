@@ -7,7 +7,10 @@ from typing import Any
 
 from jitter_jax.data._checks import checked_count
 from jitter_jax.data.files import FileSource
-from jitter_jax.data.pipeline import Example, Source
+from jitter_jax.data.image_sources import KINDS as IMAGE_KINDS
+from jitter_jax.data.image_sources import OnSkip, make_image_sources
+from jitter_jax.data.part import Part
+from jitter_jax.data.pipeline import Source
 from jitter_jax.data.points import BIASED_TRUTH, PointSource
 from jitter_jax.data.seismic import (
     GeneratedSections,
@@ -19,7 +22,7 @@ from jitter_jax.data.seismic import (
     velocity_reflectivity,
 )
 
-KINDS = ("points", "generated", "wells", "file")
+KINDS = ("points", "generated", "wells", "file", *IMAGE_KINDS)
 # Out-of-distribution companions of the test set.
 LAYERS = {"small_layer": 0.1, "large_layer": 0.3}
 BIASES = {"small_bias": BIASED_TRUTH, "large_bias": (10 * BIASED_TRUTH[0], 0.0)}
@@ -36,34 +39,6 @@ _STRUCTURE = (
 _LAYERING = ("mean_spacing", "min_spacing", "smallest")
 
 
-class Part:
-    """Examples `start .. stop - 1` of another source, numbered from zero.
-
-    Args:
-        source: the whole.
-        start: first example.
-        stop: the one after the last.
-
-    Raises:
-        ValueError: the range is empty or not within the source.
-    """
-
-    def __init__(self, source: Source, start: int, stop: int):
-        if not 0 <= start < stop <= len(source):
-            raise ValueError(
-                f"examples {start}..{stop - 1} are not accepted: the source has {len(source)}"
-            )
-        self._source, self._start, self._stop = source, start, stop
-
-    def __len__(self) -> int:
-        return self._stop - self._start
-
-    def __getitem__(self, index: int) -> Example:
-        if not 0 <= index < len(self):
-            raise IndexError(f"index={index} is not accepted: there are {len(self)} examples")
-        return self._source[self._start + index]
-
-
 def make_sources(
     kind: str,
     *,
@@ -76,12 +51,17 @@ def make_sources(
     sections: Mapping[str, Any],
     wells: Mapping[str, Any],
     file: Mapping[str, Any],
+    on_bad_file: str,
+    images: Mapping[str, Any],
+    sampling: Mapping[str, Any],
+    shifts: Mapping[str, Any],
+    on_skip: OnSkip = lambda skipped: None,
 ) -> dict[str, Source]:
     """Return the sources of one problem.
 
     Args:
-        kind: `"points"`, `"generated"` sections, `"wells"` (sections made of well logs) or
-            `"file"` (a user's own arrays).
+        kind: `"points"`, `"generated"` sections, `"wells"` (sections made of well logs),
+            `"file"` (a user's own arrays), or images: one of `IMAGE_KINDS`.
         seed: of what is generated; training, validation and test draw from different seeds.
         num_train: examples to train on. Of a file all but the last `num_validation` are used,
             whatever this says.
@@ -93,6 +73,11 @@ def make_sources(
         sections: `shape`, the options of `reflectivity_section` and `Structure`, `added_layer`.
         wells: `train` and `test` names, `interval_s`.
         file: `train` and `test` paths, and the options of `FileSource`.
+        on_bad_file: of images, as the rest; see `make_image_sources`.
+        images: what they are.
+        sampling: their masks.
+        shifts: how the shifted measurements of test sets differ.
+        on_skip: called with every file that is skipped.
 
     Returns:
         `"train"`, `"validation"`, `"test"`, and each out-of-distribution set by its name.
@@ -106,6 +91,19 @@ def make_sources(
     counts = {"train": num_train, "validation": num_validation, "test": num_test}
     for name, count in counts.items():
         checked_count(f"data.num_{name}", count)
+    if kind in IMAGE_KINDS:
+        return make_image_sources(
+            kind,
+            seed=seed,
+            counts=counts,
+            out_of_distribution=out_of_distribution,
+            folder=folder,
+            on_bad_file=on_bad_file,
+            images=images,
+            sampling=sampling,
+            shifts=shifts,
+            on_skip=on_skip,
+        )
     make: Callable[[str, int, int], Source]
     structure = Structure(**{key: sections[key] for key in _STRUCTURE})
     shape = tuple(sections["shape"])

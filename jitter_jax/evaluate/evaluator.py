@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jitter_jax.attacks import Attack, Ball, Threat, perturbed, reconstruction_error
+from jitter_jax.attacks.energy import EnergyShares
 from jitter_jax.data.batch import Batch
 from jitter_jax.metrics import Metric
 from jitter_jax.unroll import Reconstructor
@@ -22,15 +23,22 @@ class Evaluated(NamedTuple):
 
     Attributes:
         metrics: per metric name, `(signals,)`; the mean over the draws of a random attack.
+        statistics: what metrics are made of, per name `(signals, draws, k)`; see `Metric`.
+        volume: number of the volume that each signal is a slice of, `(signals,)`.
         radius: radius of each signal's ball in absolute units, `(signals,)`.
         nonfinite: entries of attack gradients that were not finite, `(signals,)`.
+        energy: fractions of the energy of the (last) perturbation of the measurement, by place,
+            each `(signals,)`.
         estimate: reconstructions of the (last) perturbed measurements; of the first signals only.
         delta: the (last) perturbations, in the space of the threat; of the first signals only.
     """
 
     metrics: dict[str, Any]
+    statistics: dict[str, Any]
+    volume: Any
     radius: Any
     nonfinite: Any
+    energy: dict[str, Any]
     estimate: Any
     delta: Any
 
@@ -44,6 +52,7 @@ def make_evaluator(
     metrics: dict[str, Metric],
     attack: Callable[[Ball], Attack] | None,
     *,
+    energy_shares: EnergyShares | None = None,
     num_draws: int = 1,
     num_iterations: int | None = None,
 ) -> Evaluator:
@@ -56,6 +65,7 @@ def make_evaluator(
         reconstructor: the reconstruction H; it runs without jitter.
         metrics: what is measured of each estimate.
         attack: makes the search from a ball; None leaves the measurement as it is.
+        energy_shares: says where the energy of a perturbation went, such as `kspace_energy`.
         num_draws: independent attacks on each signal, whose metrics are averaged; for random
             perturbations.
         num_iterations: K of the reconstruction; the reconstructor's own if None.
@@ -66,32 +76,45 @@ def make_evaluator(
     if num_draws < 1:
         raise ValueError(f"num_draws={num_draws} is not accepted: at least 1 is expected")
 
-    def one(params, threat, x, y, operator, key) -> Evaluated:
+    def one(params, threat, x, y, operator, key, volume, volume_peak) -> Evaluated:
         def reconstruct(measurement):
             return reconstructor.apply(params, operator, measurement, num_iterations=num_iterations)
 
-        reference = y if threat.space == "measurement" else x
-        ball = threat.ball(reference)
+        ball = threat.ball_at(operator, x, y)
 
-        def draw(key):
-            delta, nonfinite = jnp.zeros_like(reference), jnp.int32(0)
+        def draw(key) -> Evaluated:
+            delta = jnp.zeros_like(y if threat.space == "measurement" else x)
+            nonfinite = jnp.int32(0)
             if attack is not None:
                 objective = reconstruction_error(reconstruct, operator, x, y, space=threat.space)
                 delta, info = attack(ball)(objective, delta, key)
                 nonfinite = info.nonfinite
-            estimate = reconstruct(perturbed(operator, y, delta, threat.space))
-            measured = {name: metric.function(estimate, x) for name, metric in metrics.items()}
-            return Evaluated(measured, ball.radius, nonfinite, estimate, delta)
+            attacked = perturbed(operator, y, delta, threat.space)
+            estimate = reconstruct(attacked)
+            statistics = {
+                name: metric.statistics(estimate, x, volume_peak)
+                for name, metric in metrics.items()
+            }
+            values = {name: metrics[name].value(part) for name, part in statistics.items()}
+            energy = {} if energy_shares is None else energy_shares(operator, attacked - y)
+            return Evaluated(
+                values, statistics, volume, ball.radius, nonfinite, energy, estimate, delta
+            )
 
         if num_draws == 1:
-            return draw(key)
+            single = draw(key)
+            return single._replace(
+                statistics=jax.tree.map(lambda part: part[None], single.statistics)
+            )
         # One after the other: as many draws at once as one likes would not fit in memory.
         draws = jax.lax.map(lambda i: draw(jax.random.fold_in(key, i)), jnp.arange(num_draws))
         last = jax.tree.map(lambda values: values[-1], draws)
-        return last._replace(metrics=jax.tree.map(jnp.mean, draws.metrics))
+        return last._replace(
+            metrics=jax.tree.map(jnp.mean, draws.metrics), statistics=draws.statistics
+        )
 
     def evaluate(params: Params, batch: Batch, key: Array, threat: Threat) -> Evaluated:
-        return batch.lift(partial(one, params, threat), key)
+        return batch.lift(partial(one, params, threat), key, *batch.volumes())
 
     return jax.jit(evaluate)
 

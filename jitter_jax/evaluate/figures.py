@@ -4,7 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import numpy as np
+
+from jitter_jax.operators import LinearOperator
+
+Array = jax.Array
 
 
 class Panel(NamedTuple):
@@ -12,8 +17,8 @@ class Panel(NamedTuple):
 
     Attributes:
         title: what stands above it.
-        values: `(height, width)` or `(height, width, 1)`, or `(points, 2)`.
-        limit: grey levels run from `-limit` to `limit`.
+        values: `(height, width)` or `(height, width, 1)`; of complex values the magnitude is drawn.
+        limit: grey levels run from `-limit` to `limit`, of magnitudes from 0.
     """
 
     title: str
@@ -24,7 +29,9 @@ class Panel(NamedTuple):
 def panels_figure(
     rows: Sequence[Sequence[Panel]], path: str | Path, *, row_labels: Sequence[str] = ()
 ) -> None:
-    """Draw rows of signed images, zero in mid grey, each with its own limit.
+    """Draw rows of images, each with its own limit.
+
+    Real images are signed, with zero in mid grey; of complex ones the magnitude is drawn.
 
     Args:
         rows: as many panels in each row.
@@ -42,12 +49,13 @@ def panels_figure(
         for axes, panel in zip(axes_row, panels, strict=True):
             values = np.asarray(panel.values)
             image = values[..., 0] if values.ndim == 3 else values
+            signed = not np.iscomplexobj(image)
             axes.imshow(
-                image,
+                image if signed else np.abs(image),
                 cmap="gray",
-                vmin=-panel.limit,
+                vmin=-panel.limit if signed else 0,
                 vmax=panel.limit,
-                aspect="auto",
+                aspect="auto" if signed else "equal",
                 interpolation="nearest",
             )
             axes.set_title(panel.title, fontsize=8)
@@ -56,6 +64,16 @@ def panels_figure(
             axes_row[0].set_ylabel(row_labels[number], fontsize=8)
     figure.tight_layout(pad=0.4)
     figure.savefig(path, dpi=150)
+
+
+def visible(operator: LinearOperator, y: Array) -> Array:
+    """Return a measurement as one looks at it: itself, or of k-space the zero-filled `A^H y`."""
+    return operator.adjoint(y) if np.issubdtype(y.dtype, np.complexfloating) else y
+
+
+def visible_title(y: np.ndarray) -> str:
+    """Return what `visible` shows."""
+    return "zero-filled" if np.iscomplexobj(y) else "measurement"
 
 
 def points_figure(

@@ -12,9 +12,10 @@ import jax
 import numpy as np
 
 from jitter_jax.attacks import Attack, Ball, Threat, random
+from jitter_jax.attacks.energy import EnergyShares
 from jitter_jax.data.batch import Batch
 from jitter_jax.evaluate.evaluator import Evaluated, Evaluator, make_evaluator, run_evaluator
-from jitter_jax.metrics import Metric
+from jitter_jax.metrics import Metric, Per, values_per
 from jitter_jax.unroll import Reconstructor
 
 Array = jax.Array
@@ -53,6 +54,7 @@ def make_evaluators(
     *,
     num_draws: int,
     on_sphere: bool = False,
+    energy_shares: EnergyShares | None = None,
     num_iterations: int | None = None,
 ) -> dict[str, Evaluator]:
     """Return the evaluations by the name of their attack: none, random and worst.
@@ -63,12 +65,19 @@ def make_evaluators(
         worst: the search for the worst perturbation.
         num_draws: random perturbations of each signal, averaged, in the average case.
         on_sphere: draw them from the surface of the ball instead of the whole of it.
+        energy_shares: says where the energy of a perturbation went.
         num_iterations: K of the reconstruction; the reconstructor's own if None.
 
     Raises:
         ValueError: `num_draws` is below 1.
     """
-    make = partial(make_evaluator, reconstructor, metrics, num_iterations=num_iterations)
+    make = partial(
+        make_evaluator,
+        reconstructor,
+        metrics,
+        energy_shares=energy_shares,
+        num_iterations=num_iterations,
+    )
     return {
         "none": make(None),
         "random": make(partial(random, on_sphere=on_sphere), num_draws=num_draws),
@@ -84,7 +93,8 @@ def evaluate_conditions(
     threat: Threat,
     *,
     key: Array,
-    metrics: Sequence[str],
+    metrics: Mapping[str, Metric],
+    per: Per = "signal",
     keep: int = 0,
 ) -> tuple[list[dict[str, Any]], dict[str, Evaluated]]:
     """Evaluate every condition.
@@ -96,7 +106,8 @@ def evaluate_conditions(
         conditions: the rows.
         threat: what attacks may do.
         key: PRNG key; signal i of every set draws from it and from its own number.
-        metrics: names of the metrics, in the order of the columns.
+        metrics: the metrics that the evaluators were made with, in the order of the columns.
+        per: whether a row's numbers are of signals or of volumes; see `make_metrics`.
         keep: estimates and perturbations of this many first signals are returned.
 
     Returns:
@@ -115,6 +126,10 @@ def evaluate_conditions(
         )
         results[condition.name] = result
         attacked = condition.attack != "none"
+        values = {
+            name: values_per(metric, result.statistics[name], result.volume, per)
+            for name, metric in metrics.items()
+        }
         rows.append(
             {
                 "condition": condition.name,
@@ -123,13 +138,16 @@ def evaluate_conditions(
                 "epsilon": epsilon if attacked else None,
                 "mean_radius": float(result.radius.mean()) if attacked else None,
                 "nonfinite_gradient_entries": int(result.nonfinite.sum()) if attacked else None,
+                "perturbation_energy": {
+                    name: float(share.mean()) for name, share in result.energy.items()
+                }
+                if attacked
+                else None,
                 "num_signals": len(result.radius),
+                "num_volumes": len(np.unique(result.volume)),
                 "metrics": {
-                    name: {
-                        "mean": _finite(result.metrics[name].mean()),
-                        "std": _deviation(result.metrics[name]),
-                    }
-                    for name in metrics
+                    name: {"mean": _finite(of_each.mean()), "std": _deviation(of_each)}
+                    for name, of_each in values.items()
                 },
             }
         )
@@ -176,7 +194,8 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows as CSV, one line a row, `<metric>_mean` and `<metric>_std` columns."""
     flat = []
     for row in rows:
-        line = {key: value for key, value in row.items() if key != "metrics"}
+        nested = ("metrics", "perturbation_energy")
+        line = {key: value for key, value in row.items() if key not in nested}
         for name, numbers in row["metrics"].items():
             line |= {f"{name}_{key}": value for key, value in numbers.items()}
         flat.append(line)

@@ -403,7 +403,9 @@ class GroupNorm(nn.Module):
     ``bias``, both ``(channels,)``, as in `flax.linen.GroupNorm`.
 
     Attributes:
-      num_groups: number of groups; divides the number of channels.
+      num_groups: number of groups; divides the number of channels. As many as there are channels
+        make it instance normalisation.
+      affine: whether to learn ``scale`` and ``bias``; otherwise they are 1 and 0.
       epsilon: added to the variance.
       differentiation: ``"reverse"`` (fast on a CPU, reverse mode only) or ``"plain"``.
       scale_init: initializer of ``scale``.
@@ -411,6 +413,7 @@ class GroupNorm(nn.Module):
     """
 
     num_groups: int
+    affine: bool = True
     epsilon: float = 1e-5
     differentiation: Differentiation = "reverse"
     scale_init: Initializer = nn.initializers.ones_init()
@@ -439,8 +442,10 @@ class GroupNorm(nn.Module):
             raise ValueError(
                 f"num_groups must divide the {channels} channels of x, got {self.num_groups}"
             )
-        scale = self.param("scale", self.scale_init, (channels,)).astype(x.dtype)
-        bias = self.param("bias", self.bias_init, (channels,)).astype(x.dtype)
+        scale, bias = jnp.ones(channels, x.dtype), jnp.zeros(channels, x.dtype)
+        if self.affine:
+            scale = self.param("scale", self.scale_init, (channels,)).astype(x.dtype)
+            bias = self.param("bias", self.bias_init, (channels,)).astype(x.dtype)
         norm = _group_norm if self.differentiation == "reverse" else _plain_group_norm
 
         def one(signal: jax.Array) -> jax.Array:

@@ -1,10 +1,15 @@
 """Forward operators `A`: pure (forward, adjoint) pairs over array leaves."""
 
+from jitter_jax.operators.cartesian_mri import cartesian_mri as cartesian_mri
+from jitter_jax.operators.cartesian_mri import cartesian_mri_inverse as cartesian_mri_inverse
+from jitter_jax.operators.cartesian_mri import cartesian_mri_repo as cartesian_mri_repo
 from jitter_jax.operators.convolution import convolution as convolution
 from jitter_jax.operators.convolution import convolution_matrix as convolution_matrix
 from jitter_jax.operators.convolution import ricker as ricker
 from jitter_jax.operators.dense import dense as dense
 from jitter_jax.operators.dense import identity as identity
+from jitter_jax.operators.fourier import centred_fft2 as centred_fft2
+from jitter_jax.operators.fourier import centred_ifft2 as centred_ifft2
 from jitter_jax.operators.linear_operator import LinearOperator as LinearOperator
 from jitter_jax.operators.linear_operator import compose as compose
 from jitter_jax.operators.linear_operator import dot_test as dot_test

@@ -15,7 +15,7 @@ Array = jax.Array
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["leaves"],
-    meta_fields=["forward_function", "adjoint_function"],
+    meta_fields=["forward_function", "adjoint_function", "support_function"],
 )
 @dataclasses.dataclass(frozen=True)
 class LinearOperator:
@@ -41,11 +41,14 @@ class LinearOperator:
         forward_function: `(leaves, x) -> A x`, linear in `x`.
         adjoint_function: `(leaves, y) -> A^H y`, with `<A x, y> = <x, A^H y>` for all `x`, `y`.
         leaves: pytree of arrays.
+        support_function: `leaves -> bool array` that broadcasts to a measurement, False at entries
+            that are never measured and always zero; None where every entry is measured.
     """
 
     forward_function: Callable[[Any, Array], Array]
     adjoint_function: Callable[[Any, Array], Array]
     leaves: Any = ()
+    support_function: Callable[[Any], Array] | None = None
 
     def forward(self, x: Array) -> Array:
         """Returns `A x`."""
@@ -55,13 +58,21 @@ class LinearOperator:
         """Returns `A^H y`."""
         return self.adjoint_function(self.leaves, y)
 
+    def support(self) -> Array | None:
+        """Returns where a measurement has entries, or None if everywhere.
+
+        Noise and attacks live there alone.
+        """
+        return None if self.support_function is None else self.support_function(self.leaves)
+
 
 def compose(outer: LinearOperator, inner: LinearOperator) -> LinearOperator:
     """Returns the product `outer inner`, which applies `inner` first.
 
     `(B A)^H = A^H B^H`.
     """
-    return LinearOperator(_compose_forward, _compose_adjoint, (outer, inner))
+    support = None if outer.support_function is None else _compose_support
+    return LinearOperator(_compose_forward, _compose_adjoint, (outer, inner), support)
 
 
 def _compose_forward(leaves: tuple[LinearOperator, LinearOperator], x: Array) -> Array:
@@ -72,6 +83,10 @@ def _compose_forward(leaves: tuple[LinearOperator, LinearOperator], x: Array) ->
 def _compose_adjoint(leaves: tuple[LinearOperator, LinearOperator], y: Array) -> Array:
     outer, inner = leaves
     return inner.adjoint(outer.adjoint(y))
+
+
+def _compose_support(leaves: tuple[LinearOperator, LinearOperator]) -> Any:
+    return leaves[0].support()
 
 
 def normal(operator: LinearOperator) -> LinearOperator:

@@ -41,7 +41,7 @@ def adversarial(
 
         reference = y if threat.space == "measurement" else x
         objective = reconstruction_error(reconstruct, operator, x, y, space=threat.space)
-        search = attack(threat.ball(reference))
+        search = attack(threat.ball_at(operator, x, y))
         delta, _ = search(objective, jnp.zeros_like(reference), key)
         attacked = perturbed(operator, y, jax.lax.stop_gradient(delta), threat.space)
         return metrics.mse(reconstruct(attacked), x)

@@ -12,7 +12,7 @@ def input_jitter(reconstructor: Reconstructor, sigma: float) -> Loss:
     """Returns the loss `E mean |x - H(y + w)|^2` with `w ~ N(0, sigma^2 I)`.
 
     Of a complex measurement the real and the imaginary part each get the standard deviation
-    `sigma`.
+    `sigma`. Entries that the operator does not measure get none.
 
     Args:
         reconstructor: the reconstruction `H`.
@@ -30,7 +30,7 @@ def input_jitter(reconstructor: Reconstructor, sigma: float) -> Loss:
         raise ValueError(f"sigma must be finite and non-negative, got {sigma}")
 
     def example_loss(params, x, y, operator, key):
-        noisy = y + sigma * normal_like(key, y)
+        noisy = y + sigma * normal_like(key, y, operator.support())
         return metrics.mse(reconstructor.apply(params, operator, noisy), x)
 
     return batched(example_loss)

@@ -17,11 +17,12 @@ ATTACKS = {
     "fgsm": fgsm,
     "pgd": lambda ball: pgd(ball, num_steps=5),
     "pgd with restarts": lambda ball: pgd(ball, num_steps=3, restarts=3),
-    "pgd from the start": lambda ball: pgd(ball, num_steps=5, random_start=False),
+    "pgd from a random start": lambda ball: pgd(ball, num_steps=5, first="random"),
+    "pgd from the start": lambda ball: pgd(ball, num_steps=5, first="given"),
     "last pgd": lambda ball: pgd(ball, num_steps=5, keep_best=False),
 }
 # They return the better of what they saw and no perturbation.
-NEVER_WEAKER = ("pgd", "pgd with restarts", "pgd from the start")
+NEVER_WEAKER = ("pgd", "pgd with restarts", "pgd from a random start", "pgd from the start")
 NORMS = ("l2", "linf")
 DTYPES = ("float32", "complex64")
 RADIUS = 0.7
@@ -130,7 +131,7 @@ def test_more_steps_and_more_restarts_are_never_weaker(norm):
 
     # Steps this long jump about, so that the last point is often not the best.
     def values(**options):
-        attack = pgd(ball(norm), step_size=1.3, **options)
+        attack = pgd(ball(norm), step_size=1.3, first="random", **options)
         value = lambda key: attack(objective, jnp.zeros_like(y), key)[1].value
         return np.asarray(jax.jit(jax.vmap(value))(jax.random.split(jax.random.key(0), 20)))
 
@@ -208,15 +209,15 @@ def test_tiny_and_huge_gradients_give_full_steps(norm, dtype, scale):
     equal(ball(norm).steepest(0 * slope), 0 * slope)
 
 
-@pytest.mark.parametrize("random_start", [False, True])
+@pytest.mark.parametrize("first", ["given", "random"])
 @every_norm
-def test_an_objective_that_breaks_counts_as_the_strongest(norm, random_start):
+def test_an_objective_that_breaks_counts_as_the_strongest(norm, first):
     # Finite at zero, rising, and not a number further out.
     def objective(delta):
         total = jnp.sum(delta)
         return jnp.where(jnp.abs(total) > 0.2, jnp.nan, total + 0.01)
 
-    attack = pgd(ball(norm), num_steps=8, step_size=0.3, random_start=random_start)
+    attack = pgd(ball(norm), num_steps=8, step_size=0.3, first=first)
     delta, info = run(attack, objective, jnp.zeros(SHAPE))
     assert np.isnan(info.value) and np.isfinite(info.clean)
     assert np.isfinite(delta).all() and np.isnan(objective(delta))
@@ -370,16 +371,25 @@ def test_random_attack_draws_what_its_ball_draws():
 def test_start_is_used_without_a_random_start():
     objective = lambda delta: jnp.sum(delta)
     start = 0.1 * normal(0, *SHAPE)
-    attack = pgd(ball("l2"), num_steps=2, restarts=2, random_start=False)
+    attack = pgd(ball("l2"), num_steps=2, restarts=2, first="given")
     _, info = attack(objective, start, jax.random.key(0))
     near(info.history[0, 0], jnp.sum(start), TOLERANCE["float32"])
     assert info.history[1, 0] != info.history[0, 0]
+
+
+def test_first_point_is_that_of_fgsm():
+    objective, y = problem("float32")
+    _, step = run(fgsm(ball("l2")), objective, y)
+    _, climb = run(pgd(ball("l2"), num_steps=2, restarts=2), objective, y)
+    near(climb.history[0, 0], step.value, TOLERANCE["float32"])
+    assert climb.value >= step.value and climb.history[1, 0] != climb.history[0, 0]
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: pgd(ball("l2"), num_steps=0), "num_steps must be at least 1, got 0"),
+        (lambda: pgd(ball("l2"), first="zero"), "first must be one of .*'random'.*got 'zero'"),
         (lambda: pgd(ball("l2"), restarts=0), "restarts must be at least 1, got 0"),
         (lambda: pgd(ball("l2"), step_size=0.0), "step_size must be positive, got 0.0"),
         (lambda: pgd(ball("l2"), step_size=float("nan")), "step_size must be positive, got nan"),

@@ -195,7 +195,7 @@ def table():
         conditions,
         THREAT,
         key=jax.random.key(0),
-        metrics=list(METRICS),
+        metrics=METRICS,
     )
 
 
@@ -260,7 +260,7 @@ def test_perfect_reconstruction_is_not_finite_and_still_json():
         [Condition("clean", "test", "none")],
         THREAT,
         key=jax.random.key(0),
-        metrics=list(METRICS),
+        metrics=METRICS,
     )
     assert rows[0]["metrics"]["psnr"] == {"mean": None, "std": None}
     assert rows[0]["metrics"]["mse"] == {"mean": 0.0, "std": 0.0}

@@ -201,6 +201,7 @@ def test_group_norm_keeps_its_digits_far_from_zero():
     exact = (exact - exact.mean((0, 2), keepdims=True)) / exact.std((0, 2), keepdims=True)
     x = jnp.asarray(100 + deviation, jnp.float32)
     actual = GroupNorm(4).apply({"params": {"scale": jnp.ones(32), "bias": jnp.zeros(32)}}, x)
+    close(GroupNorm(4, affine=False).apply({}, x), actual)
     # 100 + deviation is stored to 4e-6, and its mean is a sum of 4096 such numbers; a variance
     # taken as the difference of squares would be wrong by 1e-3 and more.
     np.testing.assert_allclose(actual, exact.reshape(x.shape), rtol=0, atol=1e-4)

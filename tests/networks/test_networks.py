@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from helpers import close, near, normal
 
-from jitter_jax.networks import MLP, DnCNN, SeismicCNN
+from jitter_jax.networks import MLP, DnCNN, SeismicCNN, UNet
 
 NETWORKS = {
     "MLP": (MLP(depth=3, width=8), (5, 2)),
     "DnCNN": (DnCNN(3, 8), (6, 7, 2)),
     "SeismicCNN": (SeismicCNN(8), (6, 7, 2)),
+    "UNet": (UNet(4, 2), (11, 9, 2)),
 }
 
 
@@ -25,6 +26,7 @@ def count(network, shape):
     [
         (SeismicCNN(), (16, 16, 2), 19_587),
         (DnCNN(8, 64), (16, 16, 2), 224_256),
+        (UNet(32, 4), (32, 32, 1), 7_756_097),
         # Dense layers 2-32, 32-32, 32-2 with their biases.
         (MLP(3, 32), (2,), (2 * 32 + 32) + (32 * 32 + 32) + (32 * 2 + 2)),
     ],
@@ -69,6 +71,32 @@ def test_seismic_weights_are_a_tenth_of_he_normal():
 def test_dncnn_needs_two_layers():
     with pytest.raises(ValueError, match="depth must be at least 2, got 1"):
         DnCNN(1).init(jax.random.key(0), jnp.zeros((4, 4, 1)))
+
+
+def test_unet_normalises_the_scale_of_its_input_away():
+    network = UNet(4, 2, out_channels=1)
+    x = normal(0, 21, 18, 1)
+    params = network.init(jax.random.key(0), x)
+    near(
+        network.apply(params, 3 * x), network.apply(params, x), 1e-3
+    )  # up to the epsilon of the norms
+    residual = UNet(4, 2, out_channels=1, residual=True)
+    near(residual.apply(params, x) - network.apply(params, x), x, 1e-5)
+    batched = jnp.stack([x, 2 * x + 1])
+    looped = jnp.stack([network.apply(params, signal) for signal in batched])
+    close(network.apply(params, batched), looped, loosen=10)  # rounding of normalised blocks
+
+
+@pytest.mark.parametrize(
+    ("network", "shape", "message"),
+    [
+        (UNet(4, 0), (8, 8, 1), "levels must be at least 1, got 0"),
+        (UNet(4, 2), (8, 7, 1), r"at least 8 pixels a side, got \(8, 7, 1\)"),
+    ],
+)
+def test_unet_refuses(network, shape, message):
+    with pytest.raises(ValueError, match=message):
+        network.init(jax.random.key(0), jnp.zeros(shape))
 
 
 @pytest.mark.parametrize("depth", [0, -1])

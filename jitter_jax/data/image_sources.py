@@ -1,0 +1,268 @@
+"""Sources of images by name: what the `data` part of a config asks for in MRI."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jitter_jax import sampling
+from jitter_jax.data.fastmri import FastMRISlices, FastMRIVolume, index_fastmri, select_volumes
+from jitter_jax.data.images import Masked, Noisy, Scaled, masks
+from jitter_jax.data.part import Part
+from jitter_jax.data.phantoms import Phantoms
+from jitter_jax.data.pipeline import Source
+from jitter_jax.data.shifts import Blocks, Contrast, Lesions
+from jitter_jax.data.slices import ComplexSlices, NiftiSlices, refuse_shared_subjects
+
+KINDS = ("phantoms", "slices", "fastmri", "nifti")
+# Test sets made from the test images, and those that only their measurement tells apart.
+CHANGES = ("lesion", "contrast", "block")
+MEASUREMENTS = ("mask", "acceleration", "noise")
+# Other planes and another anatomy, of complex slices in files.
+VIEWS = ("axial", "coronal", "sagittal")
+ANATOMY = "anatomy"
+
+# (path of a file that was left out, why)
+OnSkip = Callable[[tuple[Path, str]], None]
+
+
+class _Images(NamedTuple):
+    """Images before they are scaled and masked, with the files of the volumes they come from."""
+
+    source: Source
+    files: tuple[str, ...] = ()
+
+
+def make_image_sources(
+    kind: str,
+    *,
+    seed: int,
+    counts: Mapping[str, int],
+    out_of_distribution: Sequence[str],
+    folder: str,
+    on_bad_file: str,
+    images: Mapping[str, Any],
+    sampling: Mapping[str, Any],
+    shifts: Mapping[str, Any],
+    on_skip: OnSkip,
+) -> dict[str, Source]:
+    """Return the sources of one imaging problem, every example with its mask.
+
+    Args:
+        kind: `"phantoms"` (generated), `"slices"` (complex slices in `.npz` files, split by
+            subject), `"fastmri"` (HDF5) or `"nifti"` (magnitude volumes).
+        seed: of phantoms, lesions and contrasts; the sets draw from different seeds.
+        counts: examples to train, validate and test on. Of files, all are trained on but for the
+            last `counts["validation"]`, and at most `counts["test"]` are tested on.
+        out_of_distribution: names of more test sets. Of all kinds: `"lesion"`, `"contrast"` and
+            `"block"` change the test images, `"mask"`, `"acceleration"` and `"noise"` measure them
+            as `shifts` says. Of slices also the views, `"axial"`, `"coronal"` and `"sagittal"`,
+            and `"anatomy"`, the images of another file.
+        folder: where the files are.
+        on_bad_file: `"error"` or `"skip"`, see `index_fastmri`.
+        images: `shape`, `unit`, and what each kind needs.
+        sampling: `mask`, `acceleration`, `seed`, `draw` and options of the mask.
+        shifts: `mask`, `acceleration` and `noise_std` of the sets of those names.
+        on_skip: called with every file that is skipped.
+
+    Returns:
+        `"train"`, `"validation"`, `"test"`, and each out-of-distribution set by its name.
+
+    Raises:
+        FileNotFoundError: a file that is asked for is not there.
+        ValueError: a name is unknown, or an argument outside its range.
+    """
+    if kind == "phantoms":
+        raw = _phantoms(seed, counts, images)
+    elif kind == "slices":
+        raw = _slices(folder, counts, images)
+    elif kind == "fastmri":
+        raw = _fastmri(folder, counts, images, on_bad_file, on_skip)
+    else:
+        raw = _nifti(folder, counts, images)
+    test = raw["test"]
+    made = {
+        "lesion": lambda: Lesions(test.source, seed),
+        "contrast": lambda: Contrast(test.source, seed),
+        "block": lambda: Blocks(test.source),
+    }
+    for name in out_of_distribution:
+        if name in made:
+            raw[name] = _Images(made[name](), test.files)
+        elif name in MEASUREMENTS:
+            raw[name] = test
+        elif kind == "slices" and name in (*VIEWS, ANATOMY):
+            raw[name] = _Images(_other_slices(name, folder, images))
+        else:
+            accepted = [*CHANGES, *MEASUREMENTS] + ([*VIEWS, ANATOMY] if kind == "slices" else [])
+            raise ValueError(
+                f"data.out_of_distribution={name!r} is not accepted with data.kind={kind!r}: "
+                f"of {accepted} are expected"
+            )
+    return {
+        name: _measurable(name, part, images["unit"], sampling, shifts)
+        for name, part in raw.items()
+    }
+
+
+def _measurable(
+    name: str,
+    images: _Images,
+    unit: Any,
+    settings: Mapping[str, Any],
+    shifts: Mapping[str, Any],
+) -> Source:
+    """Return images in their unit, with masks, and those of a shifted measurement with theirs."""
+    chosen = dict(settings)
+    if name in ("mask", "acceleration"):
+        chosen[name] = shifts[name]
+    mask_of = masks(
+        chosen["mask"],
+        chosen["acceleration"],
+        seed=chosen["seed"],
+        draw=chosen["draw"],
+        file_names=images.files,
+        **_mask_options(chosen),
+    )
+    source: Source = Masked(Scaled(images.source, unit), mask_of)
+    return Noisy(source, shifts["noise_std"]) if name == "noise" else source
+
+
+def _mask_options(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that the named mask takes, of those that a config can set."""
+    name = settings["mask"]
+    if name not in sampling.MASKS:
+        raise ValueError(
+            f"data.sampling.mask={name!r} is not accepted: "
+            f"one of {sorted(sampling.MASKS)} is expected"
+        )
+    taken = inspect.signature(sampling.MASKS[name]).parameters
+    options = {"axis": settings["axis"]} if "axis" in taken else {}
+    for option in ("num_calibration", "center_fraction"):
+        if not settings[option]:  # 0 leaves the mask's own default
+            continue
+        if option not in taken:
+            raise ValueError(
+                f"data.sampling.{option}={settings[option]} is not accepted: "
+                f"the mask {name!r} has no such option"
+            )
+        options[option] = settings[option]
+    return options
+
+
+def _phantoms(
+    seed: int, counts: Mapping[str, int], images: Mapping[str, Any]
+) -> dict[str, _Images]:
+    shape, phase = tuple(images["shape"]), images["phase"]
+    return {
+        name: _Images(Phantoms(count, len(counts) * seed + part, shape, phase=phase))
+        for part, (name, count) in enumerate(counts.items())
+    }
+
+
+def _square_side(images: Mapping[str, Any], kind: str) -> int:
+    height, width = images["shape"]
+    if height != width:
+        raise ValueError(
+            f"data.images.shape={tuple(images['shape'])} is not accepted with data.kind={kind!r}: "
+            "a square is expected"
+        )
+    return height
+
+
+def _files(folder: str, pattern: str) -> list[Path]:
+    if not folder:
+        raise ValueError(f"data.folder is empty: the folder that has {pattern} is expected")
+    found = sorted(Path(folder).glob(pattern))
+    if not found:
+        raise FileNotFoundError(f"{folder}: no file matches {pattern!r}")
+    return found
+
+
+def _slices(
+    folder: str, counts: Mapping[str, int], images: Mapping[str, Any]
+) -> dict[str, _Images]:
+    load = partial(
+        ComplexSlices,
+        _files(folder, images["files"]),
+        view=images["view"] or None,
+        size=_square_side(images, "slices"),
+    )
+    whole, test = (load(subjects=tuple(images[f"{name}_subjects"])) for name in ("train", "test"))
+    refuse_shared_subjects({"train": whole.subjects, "test": test.subjects})
+    return _split(_Images(whole), _Images(test), counts)
+
+
+def _other_slices(name: str, folder: str, images: Mapping[str, Any]) -> Source:
+    size = _square_side(images, "slices")
+    if name == ANATOMY:
+        return ComplexSlices(_files(folder, images["anatomy_file"]), size=size)
+    subjects = tuple(images["test_subjects"])
+    return ComplexSlices(_files(folder, images["files"]), view=name, subjects=subjects, size=size)
+
+
+def _split(whole: _Images, test: _Images, counts: Mapping[str, int]) -> dict[str, _Images]:
+    """Hold the last examples of the training images out to validate on."""
+    cut = len(whole.source) - counts["validation"]
+    if cut < 1:
+        raise ValueError(
+            f"data.num_validation={counts['validation']} is not accepted: there are "
+            f"{len(whole.source)} training images, and at least one must be left to train on"
+        )
+    kept = min(len(test.source), counts["test"])
+    return {
+        "train": _Images(Part(whole.source, 0, cut), whole.files),
+        "validation": _Images(Part(whole.source, cut, len(whole.source)), whole.files),
+        "test": _Images(Part(test.source, 0, kept), test.files),
+    }
+
+
+def _fastmri(
+    folder: str,
+    counts: Mapping[str, int],
+    images: Mapping[str, Any],
+    on_bad_file: Any,
+    on_skip: OnSkip,
+) -> dict[str, _Images]:
+    if not folder:
+        raise ValueError("data.folder is empty: the folder that has fastMRI's files is expected")
+
+    def volumes(name: str) -> tuple[FastMRIVolume, ...]:
+        if on_bad_file not in ("error", "skip"):
+            raise ValueError(
+                f"data.on_bad_file={on_bad_file!r} is not accepted: 'error' or 'skip' is expected"
+            )
+        index = index_fastmri(Path(folder) / images[name], on_bad_file=on_bad_file)
+        for skipped in index.skipped:
+            on_skip(skipped)
+        return select_volumes(index.volumes, acquisition=images["acquisition"] or None)
+
+    def sliced(chosen: Sequence[FastMRIVolume]) -> _Images:
+        source = FastMRISlices(chosen, crop=tuple(images["shape"]), middle=images["middle"] or None)
+        return _Images(source, tuple(volume.path.name for volume in chosen))
+
+    train, test = volumes("train"), volumes("test")
+    patients = {"train": train, "test": test}
+    known = {name: [v.patient_id for v in part] for name, part in patients.items()}
+    if all(None not in ids for ids in known.values()):
+        refuse_shared_subjects(known)
+    if images["validation"]:
+        parts = {"train": train, "validation": volumes("validation"), "test": test}
+        return {name: sliced(part) for name, part in parts.items()}
+    if counts["validation"] >= len(train):
+        raise ValueError(
+            f"data.num_validation={counts['validation']} is not accepted: there are {len(train)} "
+            "volumes to train on; of fastMRI's files it counts volumes"
+        )
+    cut = len(train) - counts["validation"]
+    return {"train": sliced(train[:cut]), "validation": sliced(train[cut:]), "test": sliced(test)}
+
+
+def _nifti(folder: str, counts: Mapping[str, int], images: Mapping[str, Any]) -> dict[str, _Images]:
+    size = _square_side(images, "nifti")
+    load = partial(NiftiSlices, axis=images["axis"], size=size, middle=images["middle"] or None)
+    (train,), (test,) = (_files(folder, images[name]) for name in ("train", "test"))
+    if train == test:
+        raise ValueError(f"data.images.train and data.images.test are the same file: {train}")
+    return _split(_Images(load(train)), _Images(load(test)), counts)
