@@ -86,6 +86,26 @@ def default_config() -> ConfigDict:
     return config.lock()
 
 
+def mri_config() -> ConfigDict:
+    """Return a config of single-coil MRI: small networks on generated head phantoms."""
+    config = default_config()
+    config.operator.name = "cartesian_mri"
+    config.data.kind = "phantoms"
+    config.data.num_train = 200
+    config.data.normalisation = "none"  # the unit of the images is that of the measurements
+    config.data.fresh_noise = True
+    config.data.out_of_distribution = ("lesion", "contrast", "mask", "acceleration", "noise")
+    config.network.name = "dncnn"
+    config.unroll.num_iterations = 5
+    config.unroll.start = "adjoint"
+    config.unroll.sees_measurement = False
+    config.unroll.step_size.name = "exponential"
+    config.scheme.jitter.sigma = 0.1
+    config.scheme.input_jitter.sigma = 0.02
+    config.metrics.part = "magnitude"
+    return config
+
+
 def _data() -> dict[str, Any]:
     return {
         # Sections: generated, wells, file. Points. Images: phantoms, slices, fastmri, nifti.

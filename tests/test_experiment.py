@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 from helpers import near
 
-from configs import mri_phantom, points, seismic, seismic_paper, seismic_wells
+from configs import (
+    mri_brain,
+    mri_fastmri_knee,
+    mri_phantom,
+    points,
+    seismic,
+    seismic_paper,
+    seismic_wells,
+)
 from jitter_jax import experiment, schemes, unroll
 from jitter_jax.data.pipeline import evaluation_batches
 
@@ -24,7 +32,7 @@ def small(config=seismic):
 
 def test_every_config_is_complete():
     wanted = set(seismic.get_config().to_dict())
-    for module in (mri_phantom, points, seismic_paper, seismic_wells):
+    for module in (mri_brain, mri_fastmri_knee, mri_phantom, points, seismic_paper, seismic_wells):
         assert set(module.get_config().to_dict()) == wanted
 
 

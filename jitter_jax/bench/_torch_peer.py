@@ -12,6 +12,7 @@ import torch  # type: ignore[import-not-found,unused-ignore]
 from torch import nn  # type: ignore[import-not-found,unused-ignore]
 
 from jitter_jax.bench.cases import EPSILON, STEP_SIZE, Case, Plain, Work
+from jitter_jax.sampling import make_mask
 
 
 class Peer(NamedTuple):
@@ -19,13 +20,15 @@ class Peer(NamedTuple):
 
     Attributes:
         model: the reconstruction, `(y, sigma) -> x`; `sigma` is the jitter's level or None.
-        signal: truths, `(batch, channels, height, width)`.
+        signal: truths, `(batch, channels, height, width)`, complex ones as two channels.
         measurement: their measurements.
+        support: 1 where measurements have entries, broadcasts to them; attacks live there.
     """
 
     model: nn.Module
     signal: torch.Tensor
     measurement: torch.Tensor
+    support: torch.Tensor | float = 1.0
 
 
 def seismic_cnn(channels: int, width: int, num_groups: int) -> nn.Sequential:
@@ -103,7 +106,94 @@ def seismic(config: Plain) -> Peer:
     return Peer(model, spikes / peak, measurement / peak)
 
 
-PEERS: dict[str, Callable[[Plain], Peer]] = {"seismic": seismic}
+def dncnn(channels: int, width: int, depth: int, num_groups: int) -> nn.Sequential:
+    """Return `depth` 3x3 convolutions without bias, GroupNorm on the inner ones."""
+    layers: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.ReLU()]
+    for _ in range(depth - 2):
+        layers += [
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.GroupNorm(num_groups, width),
+            nn.ReLU(),
+        ]
+    return nn.Sequential(*layers, nn.Conv2d(width, channels, 3, padding=1, bias=False))
+
+
+class MRIUnroll(nn.Module):
+    """`x <- x - eta (A^H (A x - y) + f(x) + x + w)`, K times from `x = A^H y`, with `A = M F`.
+
+    `eta = exp(p)`; `w` is normal, of standard deviation `sigma max |g|` with
+    `g = x - eta A^H (A x - y)`, the maximum over each signal by itself and without a gradient.
+
+    Args:
+        network: f, of real and imaginary part as two channels; the skip connection adds `x`.
+        mask: M, `(height, width)` of 0 and 1, zero frequency in the middle.
+        unroll: the config's, with K and the step size.
+    """
+
+    def __init__(self, network: nn.Module, mask: torch.Tensor, unroll: Plain):
+        super().__init__()
+        self.network = network
+        self.register_buffer("mask", mask)
+        self.num_iterations = unroll["num_iterations"]
+        self.parameter = nn.Parameter(torch.tensor(float(unroll["step_size"]["init"])))
+
+    def measure(self, x: torch.Tensor) -> torch.Tensor:
+        """Return `A x` of two channels."""
+        shifted = torch.fft.ifftshift(_complex(x), dim=(-2, -1))
+        k = torch.fft.fftshift(torch.fft.fft2(shifted, norm="ortho"), dim=(-2, -1))
+        return _channels(self.mask * k)
+
+    def adjoint(self, y: torch.Tensor) -> torch.Tensor:
+        """Return `A^H y` of two channels."""
+        shifted = torch.fft.ifftshift(self.mask * _complex(y), dim=(-2, -1))
+        x = torch.fft.fftshift(torch.fft.ifft2(shifted, norm="ortho"), dim=(-2, -1))
+        return _channels(x)
+
+    def forward(self, y: torch.Tensor, sigma: float | None = None) -> torch.Tensor:
+        """Reconstruct `(batch, 2, height, width)`."""
+        eta = torch.exp(self.parameter)
+        x = self.adjoint(y)
+        for _ in range(self.num_iterations):
+            gradient = self.adjoint(self.measure(x) - y)
+            total = gradient + self.network(x) + x
+            if sigma is not None:
+                iterate = _complex((x - eta * gradient).detach())
+                level = sigma * iterate.abs().amax((1, 2))[:, None, None, None]
+                total = total + level * torch.randn_like(x)
+            x = x - eta * total
+        return x
+
+
+def _complex(x: torch.Tensor) -> torch.Tensor:
+    return torch.complex(x[:, 0], x[:, 1])
+
+
+def _channels(z: torch.Tensor) -> torch.Tensor:
+    return torch.stack([z.real, z.imag], dim=1)
+
+
+def mri(config: Plain) -> Peer:
+    """Return the MRI problem of a case's config."""
+    data, network = config["data"], config["network"]
+    settings = data["sampling"]
+    mask = make_mask(
+        settings["mask"],
+        tuple(data["images"]["shape"]),
+        settings["acceleration"],
+        seed=settings["seed"],
+        axis=settings["axis"],
+    ).array
+    cnn = dncnn(2, network["width"], network["depth"], network["num_groups"])
+    mask = torch.from_numpy(mask.astype(np.float32))
+    model = MRIUnroll(cnn, mask, config["unroll"])
+    shape = (config["train"]["batch_size"], 2, *data["images"]["shape"])
+    signal = torch.rand(shape)
+    with torch.no_grad():
+        measurement = model.measure(signal) + mask * data["noise_std"] * torch.randn(shape)
+    return Peer(model, signal, measurement, mask)
+
+
+PEERS: dict[str, Callable[[Plain], Peer]] = {"seismic": seismic, "mri": mri}
 """The problems, by their names in `PROBLEMS`."""
 
 
@@ -121,7 +211,7 @@ def training(peer: Peer, config: Plain) -> Callable[[], Any]:
     """Return what takes one training step: loss, gradient, clipping by norm, Adam."""
     scheme, optimizer_config = config["scheme"], config["optimizer"]
     sigma = scheme["jitter"]["sigma"] if scheme["name"] == "sgd_jitter" else None
-    model, signal, measurement = peer
+    model, signal, measurement, _ = peer
     optimizer = torch.optim.Adam(model.parameters(), optimizer_config["learning_rate"])
 
     def step():
@@ -138,7 +228,7 @@ def training(peer: Peer, config: Plain) -> Callable[[], Any]:
 
 def pgd_step(peer: Peer) -> Callable[[], Any]:
     """Return what takes one step of projected gradient ascent on the error of every signal."""
-    model, signal, measurement = peer
+    model, signal, measurement, support = peer
     model.requires_grad_(False)
     radius = EPSILON * _norm(measurement)
     delta = torch.zeros_like(measurement)
@@ -149,6 +239,7 @@ def pgd_step(peer: Peer) -> Callable[[], Any]:
         error = torch.mean((model(measurement + delta) - signal) ** 2, (1, 2, 3))
         (ascent,) = torch.autograd.grad(error.sum(), delta)
         with torch.no_grad():
+            ascent = ascent * support
             moved = delta + STEP_SIZE * radius * ascent / _norm(ascent).clamp_min(1e-30)
             norm = _norm(moved)
             delta = moved * torch.where(norm > radius, radius / norm.clamp_min(1e-30), 1.0)

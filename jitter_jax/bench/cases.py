@@ -3,7 +3,7 @@
 Neither JAX nor PyTorch is imported here: each belongs in its own workers.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jitter_jax.config import default_config
@@ -15,12 +15,17 @@ EPSILON, STEP_SIZE = 0.05, 0.125
 
 
 class Sizes(NamedTuple):
-    """Of one batch, and of the unroll."""
+    """Of one batch, and of the unroll; None is the problem's own."""
 
-    height: int = 352
-    width: int = 352
-    batch: int = 2
-    iterations: int = 5
+    height: int | None = None
+    width: int | None = None
+    batch: int | None = None
+    iterations: int | None = None
+
+    def or_those_of(self, other: "Sizes") -> "Sizes":
+        """Return these sizes, with another's in place of None."""
+        pairs = zip(self, other, strict=True)
+        return Sizes(*(theirs if own is None else own for own, theirs in pairs))
 
 
 class Case(NamedTuple):
@@ -67,18 +72,33 @@ class Problem(NamedTuple):
     Attributes:
         settings: fields of the config that define the problem, by dotted name, so that a change of
             the defaults does not change what is timed.
+        sizes: of a batch where none are asked for.
+        shape_field: field of the config that holds height and width.
         forward_flops: floating-point operations of the convolutions in one reconstruction of the
             batch, from the case's config.
     """
 
     settings: Mapping[str, Any]
+    sizes: Sizes
+    shape_field: str
     forward_flops: Callable[[Plain], float]
 
 
 def _seismic_flops(config: Plain) -> float:
-    hidden, (height, width) = config["network"]["width"], config["data"]["sections"]["shape"]
+    hidden = config["network"]["width"]
     kernels = [(3, 2, hidden), (3, hidden, hidden), (3, hidden, hidden), (3, hidden, 1), (1, 1, 1)]
-    pixels = config["train"]["batch_size"] * height * width
+    return _flops(kernels, config["data"]["sections"]["shape"], config)
+
+
+def _mri_flops(config: Plain) -> float:
+    hidden, depth = config["network"]["width"], config["network"]["depth"]
+    kernels = [(3, 2, hidden), *[(3, hidden, hidden)] * (depth - 2), (3, hidden, 2)]
+    return _flops(kernels, config["data"]["images"]["shape"], config)
+
+
+def _flops(kernels: Sequence[tuple[int, int, int]], shape: tuple[int, int], config: Plain) -> float:
+    """Return the operations of convolutions `(size, inputs, outputs)` in all iterations."""
+    pixels = config["train"]["batch_size"] * shape[0] * shape[1]
     flops = sum(2 * size**2 * inputs * outputs * pixels for size, inputs, outputs in kernels)
     return float(config["unroll"]["num_iterations"] * flops)
 
@@ -100,7 +120,32 @@ PROBLEMS = {
             "unroll.step_size.scale": 0.1,
             "optimizer.name": "adam",
         },
+        Sizes(352, 352, 2, 5),
+        "data.sections.shape",
         _seismic_flops,
+    ),
+    "mri": Problem(
+        {
+            "data.kind": "phantoms",
+            "data.normalisation": "none",
+            "data.sampling.mask": "gaussian",
+            "data.sampling.acceleration": 4.0,
+            "data.sampling.axis": 0,
+            "operator.name": "cartesian_mri",
+            "network.name": "dncnn",
+            "network.depth": 8,
+            "network.width": 64,
+            "network.num_groups": 4,
+            "network.activation": "relu",
+            "unroll.method": "gradient",
+            "unroll.start": "adjoint",
+            "unroll.sees_measurement": False,
+            "unroll.step_size.name": "exponential",
+            "optimizer.name": "adam",
+        },
+        Sizes(256, 256, 1, 5),
+        "data.images.shape",
+        _mri_flops,
     ),
 }
 
@@ -108,10 +153,11 @@ PROBLEMS = {
 def case_config(problem: str, sizes: Sizes, scheme: str, remat: str | None = None) -> Plain:
     """Return the config of one case, as plain values."""
     config = default_config()
+    sizes = sizes.or_those_of(PROBLEMS[problem].sizes)
     config.update_from_flattened_dict(
         {
             **PROBLEMS[problem].settings,
-            "data.sections.shape": (sizes.height, sizes.width),
+            PROBLEMS[problem].shape_field: (sizes.height, sizes.width),
             "data.num_train": sizes.batch,
             "data.num_validation": 1,
             "data.num_test": 1,

@@ -50,7 +50,7 @@ def bench(
 
     Args:
         problems: names in `PROBLEMS`.
-        sizes: of the batch.
+        sizes: of the batch; those of each problem where None.
         cases: names in `CASES`.
         repeats: timed runs of each case, at least 1.
         pairs: pairs of training steps, with jitter and without, for the jitter's overhead; 0 leaves
@@ -90,7 +90,7 @@ def bench(
             overheads += [overhead(one) for one in alternate(jobs, pairs, say)]
     report = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "sizes": sizes._asdict(),
+        "sizes": {name: sizes.or_those_of(PROBLEMS[name].sizes)._asdict() for name in problems},
         "repeats": repeats,
         "pairs": pairs,
         "threads": threads,
@@ -110,7 +110,7 @@ def bench(
 def _check_arguments(problems, sizes, cases, repeats, pairs, peer, remat, output) -> None:
     numbers = [(name, number, 1) for name, number in sizes._asdict().items()]
     for name, number, least in (*numbers, ("repeats", repeats, 1), ("pairs", pairs, 0)):
-        if number < least:
+        if number is not None and number < least:
             raise ValueError(f"{name}={number} is not accepted: at least {least} is expected")
     for name, values, accepted in (
         ("problems", problems, PROBLEMS),

@@ -100,15 +100,18 @@ _NOTES = (
 
 def format_report(report: Plain) -> str:
     """Return the report as Markdown."""
-    sizes, load = report["sizes"], report["load_average"]
+    load = report["load_average"]
+    sizes = "; ".join(
+        f"{problem} {s['batch']} x {s['height']} x {s['width']}, K = {s['iterations']}"
+        for problem, s in report["sizes"].items()
+    )
     versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
     lines = [
         f"{report['date']}; {report['cpu']}, {report['threads']} of {report['processors']} "
         f"processors; load average {load['before'][0]:.1f} before, {load['after'][0]:.1f} after; "
         f"{versions}",
         "",
-        f"{sizes['batch']} x {sizes['height']} x {sizes['width']}, K = {sizes['iterations']}, "
-        f"remat {report['remat']}; {report['repeats']} alternated runs",
+        f"{sizes}; remat {report['remat']}; {report['repeats']} alternated runs",
         "",
         "| problem | case | | " + " | ".join(title for title, _, _ in _COLUMNS) + " |",
         "| --- | --- | --- |" + " ---: |" * len(_COLUMNS),

@@ -89,6 +89,8 @@ def train_and_evaluate(
     report = evaluate_run(
         experiment, params, int(state.step), workdir / EVALUATION_FILE, progress=progress
     )
+    for path, reason in experiment.skipped:
+        print(f"skipped {path}: {reason}")
     train.curves_figure(workdir / train.METRICS_FILE, workdir / "curves.png")
     examples_figure(experiment, params, workdir / "examples.png")
     return report

@@ -54,7 +54,8 @@ def make_image_sources(
             subject), `"fastmri"` (HDF5) or `"nifti"` (magnitude volumes).
         seed: of phantoms, lesions and contrasts; the sets draw from different seeds.
         counts: examples to train, validate and test on. Of files, all are trained on but for the
-            last `counts["validation"]`, and at most `counts["test"]` are tested on.
+            last `counts["validation"]`, and at most `counts["test"]` are tested on; of fastMRI's
+            files these two count volumes.
         out_of_distribution: names of more test sets. Of all kinds: `"lesion"`, `"contrast"` and
             `"block"` change the test images, `"mask"`, `"acceleration"` and `"noise"` measure them
             as `shifts` says. Of slices also the views, `"axial"`, `"coronal"` and `"sagittal"`,
@@ -242,7 +243,7 @@ def _fastmri(
         source = FastMRISlices(chosen, crop=tuple(images["shape"]), middle=images["middle"] or None)
         return _Images(source, tuple(volume.path.name for volume in chosen))
 
-    train, test = volumes("train"), volumes("test")
+    train, test = volumes("train"), volumes("test")[: counts["test"]]
     patients = {"train": train, "test": test}
     known = {name: [v.patient_id for v in part] for name, part in patients.items()}
     if all(None not in ids for ids in known.values()):
