@@ -5,7 +5,7 @@ Needs `--config.data.folder=`, the folder of fastMRI's `singlecoil_train` and `s
 
 from ml_collections import ConfigDict
 
-from jitter_jax.config import mri_config
+from jitter_jax.config import as_published, mri_config
 
 
 def get_config() -> ConfigDict:
@@ -24,21 +24,12 @@ def get_config() -> ConfigDict:
     config.unroll.num_iterations = 10
     config.scheme.jitter.sigma = 0.01
     config.scheme.input_jitter.sigma = 0.05
-    config.optimizer.learning_rate = 1e-4
-    config.optimizer.schedule = "constant"
-    config.optimizer.clip_norm = 0.0
     config.train.batch_size = 4
     config.train.num_steps = 100_000
     config.train.validate_every = 1000
     config.train.checkpoint_every = 1000
     config.train.log_every = 50
-    for threat in (config.scheme.adversarial.threat, config.evaluate.threat):
-        threat.epsilon = 1.0
-        threat.unit = "absolute"
-    for attack in (config.scheme.adversarial.attack, config.evaluate.attack):
-        attack.num_steps = 20
-        attack.step_size = 0.1
     config.metrics.full_scale = "volume"
     config.metrics.per = "volume"
     config.metrics.ssim_window = "uniform"
-    return config
+    return as_published(config)

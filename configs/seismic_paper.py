@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from jitter_jax.config import default_config
+from jitter_jax.config import as_published, default_config
 
 
 def get_config() -> ConfigDict:
@@ -16,18 +16,9 @@ def get_config() -> ConfigDict:
     config.network.depth = 5
     config.network.width = 64
     config.scheme.jitter.sigma = 0.1
-    config.optimizer.learning_rate = 1e-4
-    config.optimizer.schedule = "constant"
-    config.optimizer.clip_norm = 0.0
     config.train.batch_size = 16
     config.train.num_steps = 16000  # 130 epochs, as the public code
     config.train.validate_every = 500
     config.train.checkpoint_every = 500
     config.train.log_every = 50
-    for threat in (config.scheme.adversarial.threat, config.evaluate.threat):
-        threat.epsilon = 1.0
-        threat.unit = "absolute"
-    for attack in (config.scheme.adversarial.attack, config.evaluate.attack):
-        attack.num_steps = 20
-        attack.step_size = 0.1
-    return config
+    return as_published(config)

@@ -106,6 +106,20 @@ def mri_config() -> ConfigDict:
     return config
 
 
+def as_published(config: ConfigDict) -> ConfigDict:
+    """Set optimiser and attacks of a config to those of the SGD-jittering paper, and return it."""
+    config.optimizer.learning_rate = 1e-4
+    config.optimizer.schedule = "constant"
+    config.optimizer.clip_norm = 0.0
+    for threat in (config.scheme.adversarial.threat, config.evaluate.threat):
+        threat.epsilon = 1.0
+        threat.unit = "absolute"
+    for attack in (config.scheme.adversarial.attack, config.evaluate.attack):
+        attack.num_steps = 20
+        attack.step_size = 0.1
+    return config
+
+
 def _data() -> dict[str, Any]:
     return {
         # Sections: generated, wells, file. Points. Images: phantoms, slices, fastmri, nifti.

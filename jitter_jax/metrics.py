@@ -221,7 +221,7 @@ def make_metrics(
         return {name: scale if full_scale == "fixed" else f"largest magnitude of the {full_scale}"}
 
     def metric(formula: str, function, value=lambda statistics: statistics[0], **more) -> Metric:
-        common: Definition = {"part": part, "clamp": None, "per": per}
+        common: Definition = {"channel": part, "clamp": None, "per": per}
         return Metric(compared(function), value, {"formula": formula} | more | common)
 
     of_each = f"of each {per}"

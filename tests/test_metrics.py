@@ -175,7 +175,7 @@ def test_part_and_full_scale(part, of, full_scale):
     }
     for name, metric in made.items():
         near(metric.function(estimate, truth, 7.0), expected[name], SSIM_TOLERANCE)
-        assert metric.definition["part"] == part
+        assert metric.definition["channel"] == part
     largest = f"largest magnitude of the {full_scale}"
     assert made["psnr"].definition["peak"] == (2.0 if full_scale == "fixed" else largest)
 

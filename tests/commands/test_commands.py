@@ -13,12 +13,14 @@ import jax
 import numpy as np
 import pytest
 
-from configs import points, seismic
+from configs import mri_phantom, points, seismic
+from jitter_jax import experiment as experiments
 from jitter_jax.commands.attack import attack_runs
 from jitter_jax.commands.compare import compare
 from jitter_jax.commands.reconstruct import reconstruct_file
 from jitter_jax.commands.runs import load_trained
 from jitter_jax.commands.train import train_and_evaluate
+from jitter_jax.data.pipeline import evaluation_batches
 from jitter_jax.train import METRICS_FILE, TIMING_FIELDS, read_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -218,6 +220,49 @@ def test_reconstruct(trained, tmp_path):
     np.testing.assert_array_equal(stored, scaled)
     with pytest.raises(ValueError, match="--key"):
         reconstruct_file(trained / "sections", tmp_path / "y.npz", tmp_path / "out")
+
+
+def small_images():
+    config = mri_phantom.get_config()
+    config.data.update({"num_train": 4, "num_validation": 2, "num_test": 3})
+    config.data.images.shape = (24, 20)
+    config.data.sampling.acceleration = 2.0
+    config.data.out_of_distribution = ("lesion", "acceleration")
+    config.data.shifts.acceleration = 3.0
+    config.network.update({"width": 4, "depth": 2})
+    config.unroll.num_iterations = 2
+    config.evaluate.attack.num_steps = 2
+    config.evaluate.num_draws = 2
+    config.train.update({"num_steps": 4, "batch_size": 2, "log_every": 2, "validate_every": 2})
+    return config
+
+
+def test_kspace_from_training_to_reconstruction(tmp_path):
+    config = small_images()
+    train_and_evaluate(config, tmp_path / "mri", progress=False)
+    report = attack_runs([tmp_path / "mri"], tmp_path, overrides={}, progress=False)
+    (run,) = report["runs"]
+    by_name = {row["condition"]: row for row in run["rows"]}
+    energy = by_name["worst case"]["perturbation_energy"]
+    rings = sum(share for name, share in energy.items() if name != "unsampled")
+    assert energy["unsampled"] == 0 and rings == pytest.approx(1, abs=1e-5)
+    assert by_name["clean"]["perturbation_energy"] is None
+    assert by_name["OOD lesion"]["num_volumes"] == 3
+    assert run["definitions"]["metrics"]["psnr"]["channel"] == "magnitude"
+    assert (tmp_path / "attack.png").stat().st_size > 1000
+
+    built = experiments.build(config)
+    batch = built.measure(next(evaluation_batches(built.sources["test"], 2)), "test")
+    kspace = np.asarray(batch.measurement)[..., 0]
+    np.savez(tmp_path / "y.npz", kspace=kspace)
+    estimates = reconstruct_file(tmp_path / "mri", tmp_path / "y.npz", tmp_path / "out")
+    assert estimates.shape == (2, 24, 20, 1) and estimates.dtype == np.complex64
+    apply = built.reconstructor.apply
+    expected = apply(params_of(tmp_path / "mri"), batch.operator_of(1), batch.measurement[1])
+    np.testing.assert_allclose(estimates[1], expected, rtol=1e-4, atol=1e-5)
+    np.save(tmp_path / "bad.npy", np.full((24, 20), np.nan + 0j))
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        reconstruct_file(tmp_path / "mri", tmp_path / "bad.npy", tmp_path / "out")
 
 
 def files(folder):
