@@ -13,7 +13,6 @@ def get_config() -> ConfigDict:
     config = mri_config()
     config.data.kind = "fastmri"
     config.data.images.shape = (320, 320)
-    config.data.images.unit = "slice"
     config.data.images.middle = 16  # the ends of a volume hold little but noise
     config.data.num_validation = 20  # volumes
     config.data.num_test = 50

@@ -23,10 +23,13 @@ def default_config() -> ConfigDict:
             },
             "network": {
                 "name": "seismic_cnn",  # seismic_cnn, dncnn, unet, mlp
+                "residual": True,  # dncnn, unet: add the input
                 "width": 16,  # 32 in the public code
                 "depth": 5,  # dncnn, mlp; of unet the halvings
                 "num_groups": 4,  # seismic_cnn, dncnn
-                "activation": "relu",  # twice differentiable: gelu, silu, softplus, tanh
+                # relu, leaky_relu, leaky_relu_0.2 (fastMRI's U-Net), elu; twice differentiable:
+                # gelu, silu, softplus, tanh.
+                "activation": "relu",
             },
             "unroll": {
                 "method": "gradient",  # gradient, proximal
@@ -92,7 +95,7 @@ def mri_config() -> ConfigDict:
     config.operator.name = "cartesian_mri"
     config.data.kind = "phantoms"
     config.data.num_train = 200
-    config.data.normalisation = "none"  # the unit of the images is that of the measurements
+    config.data.normalisation = "zero_filled"  # also known where there is no truth
     config.data.fresh_noise = True
     config.data.out_of_distribution = ("lesion", "contrast", "mask", "acceleration", "noise")
     config.network.name = "dncnn"
@@ -103,6 +106,7 @@ def mri_config() -> ConfigDict:
     config.scheme.jitter.sigma = 0.1
     config.scheme.input_jitter.sigma = 0.02
     config.metrics.part = "magnitude"
+    config.metrics.full_scale = "signal"
     return config
 
 
@@ -117,6 +121,7 @@ def as_published(config: ConfigDict) -> ConfigDict:
     for attack in (config.scheme.adversarial.attack, config.evaluate.attack):
         attack.num_steps = 20
         attack.step_size = 0.1
+        attack.first = "given"  # zero; the best point is kept, where the public code keeps the last
     return config
 
 
@@ -139,6 +144,7 @@ def _data() -> dict[str, Any]:
         "normalisation": "measurement",
         "folder": "",  # of the files that a kind reads
         "on_bad_file": "error",  # error, skip; fastmri
+        "read_all": False,  # read fastmri's files to the end first: a bad slice shows then
         "sections": {
             "shape": (64, 32),  # (time, traces)
             "mean_spacing": 12.0,  # of layers, samples
@@ -171,6 +177,7 @@ def _data() -> dict[str, Any]:
             "phase": 3.0,  # phantoms: largest, radians
             "files": "brain_complex_s*.npz",  # slices
             "train_subjects": (1, 2, 3, 4, 5),  # slices
+            "validation_subjects": (),  # slices; empty holds num_validation training slices out
             "test_subjects": (6,),  # slices
             "view": "axial",  # slices; empty takes all
             "anatomy_file": "knee_complex.npz",  # slices
@@ -186,8 +193,12 @@ def _data() -> dict[str, Any]:
             "mask": "gaussian",
             "acceleration": 4.0,
             "axis": 1,  # lines are columns (1) or rows (0)
-            "center_fraction": 0.0,  # of lines; 0 leaves the mask's own default
-            "num_calibration": 0,  # lines, or side of a square; 0 leaves the default
+            "center_fraction": -1.0,  # of lines; below 0 is the mask's own default
+            "num_calibration": -1,  # lines, or side of a square; below 0 is the default
+            "adjust_spacing": True,  # equispaced, magic: make up for the calibration
+            "power": 2.0,  # variable_density
+            "slope": 2.0,  # poisson_disc
+            "angles": "golden",  # radial: golden, uniform
             "seed": 10,
             "draw": "fixed",  # fixed (one mask for all), example, file (by its name)
         },

@@ -14,7 +14,7 @@ from jitter_jax import attacks, networks, operators, schemes, unroll
 from jitter_jax.config import check_fields
 from jitter_jax.data.measure import Measure, OperatorFactory, make_measure, operator_of
 from jitter_jax.data.pipeline import Source, evaluation_batches
-from jitter_jax.data.sources import make_sources
+from jitter_jax.data.sources import IMAGE_KINDS, make_sources
 from jitter_jax.evaluate.evaluator import Evaluator
 from jitter_jax.evaluate.table import make_evaluators
 from jitter_jax.metrics import Metric, make_metrics
@@ -83,6 +83,11 @@ def build(config: ConfigDict, *, num_iterations: int | None = None) -> Experimen
         FileNotFoundError: a data file is missing.
     """
     config = resolve(config)
+    if config.operator.name in MRI and config.data.kind not in IMAGE_KINDS:
+        raise ValueError(
+            f"operator.name={config.operator.name!r} is not accepted with "
+            f"data.kind={config.data.kind!r}: images are expected, one of {IMAGE_KINDS}"
+        )
     operator, reconstructor = make_operator(config.operator), make_reconstructor(config)
     skipped: list[tuple[Path, str]] = []
     sources = make_sources(**_plain(config.data, without=_MEASURING), on_skip=skipped.append)
@@ -183,7 +188,7 @@ def signal_type(config: ConfigDict) -> dict[str, Any]:
     `(2,)` for points, `(time, traces, 1)` for sections, `(height, width, 1)` complex for images.
     Signals of a user's own file may have another size; networks of sections and images fit any.
     """
-    if config.operator.name in MRI:
+    if config.data.kind in IMAGE_KINDS:
         return {"shape": (*config.data.images.shape, 1), "dtype": jnp.complex64}
     points = config.data.kind == "points"
     shape = (2,) if points else (*config.data.sections.shape, 1)
@@ -199,10 +204,15 @@ def make_network(config: ConfigDict, *, out_channels: int) -> unroll.Network:
             config.width, config.num_groups, out_channels, activation=act
         ),
         "dncnn": lambda: networks.DnCNN(
-            config.depth, config.width, config.num_groups, out_channels, activation=act
+            config.depth,
+            config.width,
+            config.num_groups,
+            out_channels,
+            residual=config.residual,
+            activation=act,
         ),
         "unet": lambda: networks.UNet(
-            config.width, config.depth, out_channels, residual=True, activation=act
+            config.width, config.depth, out_channels, residual=config.residual, activation=act
         ),
     }
     return _one_of("network.name", config.name, choices)()
@@ -250,19 +260,23 @@ def make_schemes(
 def input_level(config: ConfigDict, train: Source, measure: Measure, noise_std: float) -> float:
     """Return the standard deviation of input jittering: given, or by the closed form.
 
-    The closed form takes its numbers from the first 64 training examples, as they are measured.
+    The closed form takes its numbers from the first 64 training examples, as they are measured,
+    and the size of a measurement, in real numbers, from the first.
     """
     _one_of("scheme.input_jitter.level", config.level, {"fixed": None, "krainovic": None})
     if config.level == "fixed":
         return config.sigma
     batch = measure(next(evaluation_batches(train, min(64, len(train)))), "train")
-    size = batch.measurement[0].size
+    y, operator = batch.measurement[0], batch.operator_of(0)
+    parts = 2 if jnp.iscomplexobj(y) else 1  # real numbers, of those that are measured
+    measured = True if (support := operator.support()) is None else support
+    size = parts * int(jnp.sum(jnp.broadcast_to(measured, y.shape)))
     return schemes.krainovic_level(
         config.epsilon,
         noise_std=float(noise_std * jnp.mean(1 / batch.scale)),
         signal_energy=float(jnp.sum(jnp.square(jnp.abs(batch.signal))) / len(batch)),
         measurement_size=size,
-        signal_dimension=config.signal_dimension or min(batch.signal[0].size, size),
+        signal_dimension=config.signal_dimension or min(parts * batch.signal[0].size, size),
     )
 
 
@@ -316,10 +330,20 @@ def _raw_loss(scheme: schemes.Loss, measure: Measure, *, fresh_noise: bool) -> R
 
 def _check_examples(experiment: Experiment) -> None:
     """Read one example of every set and follow its shape to the metrics."""
+    needs_volumes = "volume" in (
+        experiment.config.metrics.full_scale,
+        experiment.config.metrics.per,
+    )
 
     def follow(examples, name):
         x = experiment.measure(examples, name).signal[0]
         return [metric.function(x, x) for metric in experiment.metrics.values()]
 
     for name, source in experiment.sources.items():
-        jax.eval_shape(partial(follow, name=name), next(evaluation_batches(source, 1)))
+        examples = next(evaluation_batches(source, 1))
+        if needs_volumes and not {"volume", "volume_peak"} <= set(examples):
+            raise ValueError(
+                "metrics.full_scale='volume' and metrics.per='volume' are not accepted: the "
+                f"examples of the {name} set are not slices of volumes whose largest value is known"
+            )
+        jax.eval_shape(partial(follow, name=name), examples)

@@ -129,23 +129,28 @@ class Metric(NamedTuple):
     not the mean of their PSNRs.
 
     Attributes:
-        statistics: `(estimate, truth, volume_peak) -> (k,)` of one signal, where `volume_peak` is
-            the largest magnitude in the volume that the signal is a slice of.
+        statistics: `(estimate, truth, volume_peak, scale) -> (k,)` of one signal. `scale` is what
+            signal and measurement were divided by; `volume_peak` is the largest magnitude, before
+            that division, in the volume that the signal is a slice of.
         value: `(k,) -> scalar`, the metric of such statistics or of their mean over a volume.
         definition: formula and settings, as JSON values.
     """
 
-    statistics: Callable[[Array, Array, Array], Array]
+    statistics: Callable[[Array, Array, Array, Array], Array]
     value: Callable[[Array], Array]
     definition: Definition
 
     def function(
-        self, estimate: Array, truth: Array, volume_peak: ArrayLike | None = None
+        self,
+        estimate: Array,
+        truth: Array,
+        volume_peak: ArrayLike | None = None,
+        scale: ArrayLike = 1.0,
     ) -> Array:
         """Returns the metric of one signal; without `volume_peak` it is a volume by itself."""
-        if volume_peak is None:
-            volume_peak = jnp.max(jnp.abs(truth))
-        return self.value(self.statistics(estimate, truth, jnp.asarray(volume_peak)))
+        scale = jnp.asarray(scale, truth.real.dtype)
+        peak = scale * jnp.max(jnp.abs(truth)) if volume_peak is None else jnp.asarray(volume_peak)
+        return self.value(self.statistics(estimate, truth, peak, scale))
 
 
 METRICS = ("psnr", "ssim", "mse", "nmse", "risk")
@@ -174,16 +179,17 @@ def make_metrics(
         part: what of estimate and truth is compared: `"all"` of it (SSIM takes real and imaginary
             part for two channels), its `"magnitude"`, or its `"first_channel"` (the real part of
             complex signals), as the public code of SGD jittering does for images.
-        full_scale: full scale of PSNR and SSIM: `"fixed"`, the largest magnitude of each true
-            `"signal"`, or of the `"volume"` it belongs to, as fastMRI has it.
+        full_scale: full scale of PSNR and SSIM: `"fixed"`, for signals in their normalised unit;
+            the largest magnitude of each true `"signal"`, or of the `"volume"` it belongs to, as
+            fastMRI has it, for signals in the unit they had before they were normalised.
         per: whether statistics are averaged over each `"volume"` before a metric is computed, or a
             metric is computed of each `"signal"`. Stated in the definition; the average is taken
             by `values_per`.
         ssim_window: see `ssim`.
 
     Raises:
-        ValueError: an unknown name or choice, a scale that is not positive, or a full scale of each
-            signal for metrics of each volume.
+        ValueError: an unknown name or choice, a scale that is not positive, or another full scale
+            than the volume's for metrics of each volume.
     """
     for name, scale in (("peak", peak), ("data_range", data_range)):
         if not scale > 0:
@@ -197,15 +203,17 @@ def make_metrics(
     for name, choice, accepted in choices:
         if choice not in accepted:
             raise ValueError(f"metrics.{name} must be one of {accepted}, got {choice!r}")
-    if per == "volume" and full_scale == "signal":
+    if per == "volume" and full_scale != "volume":
         raise ValueError(
-            "metrics.full_scale='signal' is not accepted with metrics.per='volume': a volume has "
-            "one full scale, 'fixed' or 'volume'"
+            f"metrics.full_scale={full_scale!r} is not accepted with metrics.per='volume': slices "
+            "are normalised one by one, so their mean needs the unit and full scale of the 'volume'"
         )
 
     def compared(function):
-        def statistics(estimate: Array, truth: Array, volume_peak: Array) -> Array:
+        def statistics(estimate: Array, truth: Array, volume_peak: Array, scale: Array) -> Array:
             fixed = full_scale == "fixed"
+            if not fixed:
+                estimate, truth = scale * estimate, scale * truth
             largest = jnp.max(jnp.abs(truth)) if full_scale == "signal" else volume_peak
             values = function(
                 _part(estimate, part),
@@ -221,7 +229,13 @@ def make_metrics(
         return {name: scale if full_scale == "fixed" else f"largest magnitude of the {full_scale}"}
 
     def metric(formula: str, function, value=lambda statistics: statistics[0], **more) -> Metric:
-        common: Definition = {"channel": part, "clamp": None, "per": per}
+        unit_of_signals = "normalised" if full_scale == "fixed" else "before normalisation"
+        common: Definition = {
+            "channel": part,
+            "clamp": None,
+            "per": per,
+            "signals": unit_of_signals,
+        }
         return Metric(compared(function), value, {"formula": formula} | more | common)
 
     of_each = f"of each {per}"

@@ -86,6 +86,7 @@ def small_mri():
     config.data.update({"num_train": 4, "num_validation": 2, "num_test": 2})
     config.data.images.shape = (32, 32)
     config.data.out_of_distribution = ("mask", "noise")
+    config.data.normalisation = "none"
     config.unroll.num_iterations = 2
     return config
 
@@ -132,6 +133,39 @@ def test_normalisations_of_kspace(normalisation, size):
         near(batch.scale[i], scale, 1e-5)
         near(batch.measurement[i] * scale, y, 1e-5)
         near(batch.signal[i] * scale, plain.signal[i], 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"metrics.full_scale": "volume"}, "not slices of volumes"),
+        ({"data.kind": "generated"}, "operator.name='cartesian_mri' is not accepted with"),
+    ],
+)
+def test_what_images_do_not_have_is_refused(changes, message):
+    config = small_mri()
+    config.update_from_flattened_dict(changes)
+    with pytest.raises(ValueError, match=message):
+        experiment.build(config)
+
+
+def test_closed_form_level_counts_real_numbers_that_are_measured():
+    config = small_mri()
+    config.scheme.input_jitter.update({"level": "krainovic", "epsilon": 0.5})
+    built = experiment.build(config)
+    batch = measured(built, "train", 4)
+    size = 2 * int(batch.operator_of(0).support().sum())
+    expected = schemes.krainovic_level(
+        0.5,
+        noise_std=0.01,
+        signal_energy=float(np.mean(np.sum(np.abs(batch.signal) ** 2, (1, 2, 3)))),
+        measurement_size=size,
+        signal_dimension=size,
+    )
+    level = experiment.input_level(
+        config.scheme.input_jitter, built.sources["train"], built.measure, 0.01
+    )
+    assert level == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("scheme", experiment.SCHEMES)

@@ -175,6 +175,10 @@ def test_part_and_full_scale(part, of, full_scale):
     }
     for name, metric in made.items():
         near(metric.function(estimate, truth, 7.0), expected[name], SSIM_TOLERANCE)
+        # Signals that were divided by 4 are measured as they were, unless the scale is fixed.
+        if full_scale != "fixed":
+            again = metric.function(estimate / 4, truth / 4, 7.0, 4.0)
+            near(again, expected[name], SSIM_TOLERANCE)
         assert metric.definition["channel"] == part
     largest = f"largest magnitude of the {full_scale}"
     assert made["psnr"].definition["peak"] == (2.0 if full_scale == "fixed" else largest)
@@ -200,7 +204,11 @@ def test_values_of_volumes_are_those_of_their_joined_slices():
                 ),
             }
             expected.append(float(whole[name]()))
-            statistics += [metric.statistics(x, y, peak) for x, y in zip(a, b, strict=True)]
+            # Every slice was normalised by another number.
+            statistics += [
+                metric.statistics(x / scale, y / scale, peak, scale)
+                for scale, x, y in zip((0.5, 2.0, 3.0), a, b, strict=False)
+            ]
         statistics = np.stack(statistics)[:, None]  # one draw
         near(values_per(metric, statistics, volume, "volume"), expected, 1e-5)
         alone = values_per(metric, statistics, volume, "signal")
@@ -220,7 +228,7 @@ def test_values_of_volumes_are_those_of_their_joined_slices():
         (lambda: make_metrics(["mse"], ssim_window="hann"), "metrics.ssim_window must be one of"),
         (
             lambda: make_metrics(["mse"], per="volume", full_scale="signal"),
-            "a volume has one full scale",
+            "full_scale='signal' is not accepted with metrics.per='volume'",
         ),
         (lambda: ssim(*pair(), window="hann"), "window must be one of"),
         (lambda: ssim(*pair((6, 20, 1)), window="uniform"), r"at least 7x7 pixels"),

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jitter_jax.operators import LinearOperator
+from jitter_jax.operators import LinearOperator, centred_ifft2
 
 Array = jax.Array
 # (operator, perturbation of a measurement) -> fractions by name
@@ -21,7 +21,7 @@ def kspace_energy(operator: LinearOperator, change: Array) -> dict[str, Array]:
     """Returns the fractions of `||change||^2` by place in centred k-space.
 
     Args:
-        operator: the operator A, which knows where k-space is sampled.
+        operator: the operator A = M F of MRI, in any reading of its adjoint.
         change: what an attack added to a measurement, `(height, width, ...)`.
 
     Returns:
@@ -32,8 +32,9 @@ def kspace_energy(operator: LinearOperator, change: Array) -> dict[str, Array]:
     energy = jnp.square(jnp.abs(change))
     total = jnp.sum(energy)
     divisor = jnp.where(total > 0, total, 1)
-    support = operator.support()
-    unsampled = jnp.zeros_like(energy) if support is None else jnp.where(support, 0, energy)
+    # What A makes of a flat spectrum is its mask, also in the reading that lets attacks anywhere.
+    sampled = jnp.abs(operator.forward(centred_ifft2(jnp.ones_like(change)))) > 0.5
+    unsampled = jnp.where(sampled, 0, energy)
     shares = {"unsampled": jnp.sum(unsampled) / divisor}
     height, width = change.shape[:2]
     v, u = ((np.arange(n) - n // 2) / (n / 2) for n in (height, width))

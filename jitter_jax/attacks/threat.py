@@ -76,8 +76,8 @@ class Ball:
             unit = unit / _nonzero(_l2(unit))
             if not on_sphere:
                 # The share of the volume within r grows as r^n.
-                dimension = parts * _count(like, self.support)
-                unit = unit * jax.random.uniform(key_radius, (), dtype) ** (1 / dimension)
+                exponent = jnp.asarray(1 / (parts * _count(like, self.support)), dtype)
+                unit = unit * jax.random.uniform(key_radius, (), dtype) ** exponent
         unit = unit * self.radius
         return jax.lax.complex(unit[0], unit[1]) if parts == 2 else unit[0]
 

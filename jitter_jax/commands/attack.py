@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from jitter_jax import experiment as experiments
 from jitter_jax.attacks import Threat, perturbed
-from jitter_jax.commands.evaluate import KEPT, evaluate, first_examples, write_json
+from jitter_jax.commands.evaluate import KEPT, evaluate, first_examples, list_skipped, write_json
 from jitter_jax.commands.runs import load_config, load_trained
 from jitter_jax.evaluate.evaluator import Evaluated
 from jitter_jax.evaluate.figures import (
@@ -87,6 +87,7 @@ def attack_runs(
         )
         scheme = experiment.config.scheme.name
         print(f"\n{name}: {scheme}, step {step}\n{format_rows(part['rows'])}")
+        list_skipped(experiment)
         report["runs"].append({"name": name, "scheme": scheme, "step": step, **part})
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / "attack.json", report)

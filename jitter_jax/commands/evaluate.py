@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from jitter_jax.data.batch import Batch
 from jitter_jax.data.part import Part
 from jitter_jax.data.pipeline import evaluation_batches
+from jitter_jax.data.sources import IMAGE_KINDS
 from jitter_jax.evaluate.evaluator import Evaluated, chunk_for_memory
 from jitter_jax.evaluate.table import (
     Condition,
@@ -101,6 +102,12 @@ def evaluate(
     return {"rows": rows, "definitions": definitions(experiment, num_iterations, seed)}, results
 
 
+def list_skipped(experiment: Experiment) -> None:
+    """Print the data files that were left out."""
+    for path, reason in experiment.skipped:
+        print(f"skipped {path}: {reason}")
+
+
 def batches_with_bar(
     experiment: Experiment, chunk: int, limit: int | None, num_conditions: int, *, show: bool
 ) -> Callable[[str], Iterator[tuple[Batch, int]]]:
@@ -166,9 +173,28 @@ def definitions(experiment: Experiment, num_iterations: int | None, seed: int) -
             "jitter": "none",
         },
         "normalisation": config.data.normalisation,
+        "noise_std": config.data.noise_std,
+        **_images_definition(experiment),
         "data_seed": config.data.seed,
         "seed": seed,
         "scheme": config.scheme.name,
+    }
+
+
+def _images_definition(experiment: Experiment) -> dict[str, Any]:
+    """Return unit, mask and accelerations of images, and the files that were left out."""
+    data = experiment.config.data
+    if data.kind not in IMAGE_KINDS:
+        return {}
+    return {
+        "unit": data.images.unit,
+        "sampling": data.sampling.to_dict(),
+        "shifts": data.shifts.to_dict(),
+        "acceleration of the first example": {
+            name: 1 / float(np.mean(source[0]["mask"]))
+            for name, source in experiment.sources.items()
+        },
+        "skipped": [{"file": str(path), "reason": reason} for path, reason in experiment.skipped],
     }
 
 

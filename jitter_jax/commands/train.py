@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
 from jitter_jax import experiment as experiments
 from jitter_jax import train
-from jitter_jax.commands.evaluate import evaluate_run, first_examples
+from jitter_jax.commands.evaluate import evaluate_run, first_examples, list_skipped
 from jitter_jax.commands.runs import start
 from jitter_jax.data.pipeline import evaluation_batches, training_iterator
 from jitter_jax.evaluate.figures import (
@@ -23,7 +22,7 @@ from jitter_jax.evaluate.figures import (
     visible_title,
 )
 from jitter_jax.experiment import Experiment
-from jitter_jax.metrics import mse
+from jitter_jax.metrics import mse, values_per
 
 # What may differ when a stopped run is continued: it changes no number of the training.
 MAY_CHANGE = (
@@ -89,8 +88,7 @@ def train_and_evaluate(
     report = evaluate_run(
         experiment, params, int(state.step), workdir / EVALUATION_FILE, progress=progress
     )
-    for path, reason in experiment.skipped:
-        print(f"skipped {path}: {reason}")
+    list_skipped(experiment)
     train.curves_figure(workdir / train.METRICS_FILE, workdir / "curves.png")
     examples_figure(experiment, params, workdir / "examples.png")
     return report
@@ -100,26 +98,33 @@ def make_validate(experiment: Experiment) -> Callable[[Any], dict[str, float]]:
     """Return `params -> metrics` on the validation set: clean, without jitter."""
 
     @jax.jit
-    def one_batch(params: Any, examples: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
-        def one(x, y, operator, key, volume_peak):
+    def one_batch(params: Any, examples: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        def one(x, y, operator, key, volume, volume_peak, scale):
             del key
             estimate = experiment.reconstructor.apply(params, operator, y)
-            named = {
-                name: metric.function(estimate, x, volume_peak)
+            statistics = {
+                name: metric.statistics(estimate, x, volume_peak, scale)[None]
                 for name, metric in experiment.metrics.items()
             }
-            return {"loss": mse(estimate, x), **named}
+            return {"loss": mse(estimate, x), "volume": volume, "statistics": statistics}
 
         batch = experiment.measure(examples, "validation")
-        return batch.lift(one, jax.random.key(0), batch.volumes()[1])
+        return batch.lift(one, jax.random.key(0), *batch.volumes(), batch.scale)
 
     size = experiment.config.train.batch_size
-    batches = list(evaluation_batches(experiment.sources["validation"], size))
 
     def validate(params: Any) -> dict[str, float]:
-        parts = [one_batch(params, batch) for batch in batches]
-        joined = jax.tree.map(lambda *values: jnp.concatenate(values), *parts)
-        return {name: float(jnp.mean(values)) for name, values in joined.items()}
+        parts = [
+            jax.tree.map(np.asarray, one_batch(params, examples))
+            for examples in evaluation_batches(experiment.sources["validation"], size)
+        ]
+        joined = jax.tree.map(lambda *values: np.concatenate(values), *parts)
+        found = {"loss": float(np.mean(joined["loss"]))}
+        for name, metric in experiment.metrics.items():
+            statistics = joined["statistics"][name]
+            per = experiment.config.metrics.per
+            found[name] = float(values_per(metric, statistics, joined["volume"], per).mean())
+        return found
 
     return validate
 

@@ -13,8 +13,8 @@ from jitter_jax.data.images import Masked as Masked
 from jitter_jax.data.images import Noisy as Noisy
 from jitter_jax.data.images import Scaled as Scaled
 from jitter_jax.data.phantoms import Phantoms as Phantoms
+from jitter_jax.data.phantoms import object_region as object_region
 from jitter_jax.data.phantoms import phantom as phantom
-from jitter_jax.data.phantoms import support as support
 from jitter_jax.data.pipeline import Example as Example
 from jitter_jax.data.pipeline import Source as Source
 from jitter_jax.data.pipeline import TrainingIterator as TrainingIterator

@@ -34,15 +34,15 @@ class Batch:
         signal: truths `x`, `(batch, ...)`.
         measurement: `y`, `(batch, ...)`.
         operator: the operator `A`, shared, or with leaves that have a leading batch axis.
-        scale: `(batch,)`, what signal and measurement were divided by.
+        scale: `(batch,)`, what signal and measurement were divided by, in all.
         index: `(batch,)` int32, each example's own number in its data set. Its random draws come
             from this number, not from its place in the batch.
         operator_axes: batch axes of the operator's leaves, as `jax.vmap` takes them: None for an
             operator that all examples share, 0 for one an example, or a hashable tree of these.
         volume: `(batch,)` int32, number of the volume that each signal is a slice of; None where
             every signal is a volume by itself.
-        volume_peak: `(batch,)`, largest magnitude of the true signals of that volume, in the unit
-            of `signal`; None with `volume`.
+        volume_peak: `(batch,)`, largest magnitude of the true signals of that volume, before they
+            were divided; None where it is not known, and the signal's own is taken.
     """
 
     signal: Array
@@ -71,9 +71,10 @@ class Batch:
 
     def volumes(self) -> tuple[Array, Array]:
         """Returns `volume` and `volume_peak`, with every signal a volume by itself if absent."""
-        if self.volume is None or self.volume_peak is None:
-            return self.index, jax.vmap(lambda x: jnp.max(jnp.abs(x)))(self.signal)
-        return self.volume, self.volume_peak
+        peak = self.volume_peak
+        if peak is None:
+            peak = self.scale * jax.vmap(lambda x: jnp.max(jnp.abs(x)))(self.signal)
+        return self.index if self.volume is None else self.volume, peak
 
     def operator_of(self, place: int) -> LinearOperator:
         """Returns the operator of the example at a place of the batch."""

@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jitter_jax import sampling
 from jitter_jax.data.fastmri import FastMRISlices, FastMRIVolume, index_fastmri, select_volumes
 from jitter_jax.data.images import Masked, Noisy, Scaled, masks
 from jitter_jax.data.part import Part
@@ -14,6 +13,7 @@ from jitter_jax.data.phantoms import Phantoms
 from jitter_jax.data.pipeline import Source
 from jitter_jax.data.shifts import Blocks, Contrast, Lesions
 from jitter_jax.data.slices import ComplexSlices, NiftiSlices, refuse_shared_subjects
+from jitter_jax.sampling import MASKS
 
 KINDS = ("phantoms", "slices", "fastmri", "nifti")
 # Test sets made from the test images, and those that only their measurement tells apart.
@@ -42,6 +42,7 @@ def make_image_sources(
     out_of_distribution: Sequence[str],
     folder: str,
     on_bad_file: str,
+    read_all: bool,
     images: Mapping[str, Any],
     sampling: Mapping[str, Any],
     shifts: Mapping[str, Any],
@@ -62,6 +63,7 @@ def make_image_sources(
             and `"anatomy"`, the images of another file.
         folder: where the files are.
         on_bad_file: `"error"` or `"skip"`, see `index_fastmri`.
+        read_all: read every slice of every file before training begins.
         images: `shape`, `unit`, and what each kind needs.
         sampling: `mask`, `acceleration`, `seed`, `draw` and options of the mask.
         shifts: `mask`, `acceleration` and `noise_std` of the sets of those names.
@@ -79,14 +81,15 @@ def make_image_sources(
     elif kind == "slices":
         raw = _slices(folder, counts, images)
     elif kind == "fastmri":
-        raw = _fastmri(folder, counts, images, on_bad_file, on_skip)
+        raw = _fastmri(folder, counts, images, on_bad_file, read_all, on_skip)
     else:
         raw = _nifti(folder, counts, images)
     test = raw["test"]
     made = {
         "lesion": lambda: Lesions(test.source, seed),
         "contrast": lambda: Contrast(test.source, seed),
-        "block": lambda: Blocks(test.source),
+        # The block has a level of its own, for images of largest magnitude 1.
+        "block": lambda: Blocks(Scaled(test.source, "slice")),
     }
     for name in out_of_distribution:
         if name in made:
@@ -121,27 +124,38 @@ def _measurable(
     mask_of = masks(
         chosen["mask"],
         chosen["acceleration"],
-        seed=chosen["seed"],
+        seed=_mask_seed(name, chosen["draw"], chosen["seed"]),
         draw=chosen["draw"],
         file_names=images.files,
         **_mask_options(chosen),
     )
-    source: Source = Masked(Scaled(images.source, unit), mask_of)
+    scaled = images.source if name == "block" else Scaled(images.source, unit)
+    source: Source = Masked(scaled, mask_of)
     return Noisy(source, shifts["noise_std"]) if name == "noise" else source
+
+
+def _mask_seed(name: str, draw: str, seed: int) -> int | tuple[int, int]:
+    """Return a seed of the set's own where every example has its mask; test sets share theirs."""
+    if draw != "example":
+        return seed
+    return seed, ("train", "validation").index(name) if name in ("train", "validation") else 2
 
 
 def _mask_options(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that the named mask takes, of those that a config can set."""
     name = settings["mask"]
-    if name not in sampling.MASKS:
+    if name not in MASKS:
         raise ValueError(
-            f"data.sampling.mask={name!r} is not accepted: "
-            f"one of {sorted(sampling.MASKS)} is expected"
+            f"data.sampling.mask={name!r} is not accepted: one of {sorted(MASKS)} is expected"
         )
-    taken = inspect.signature(sampling.MASKS[name]).parameters
-    options = {"axis": settings["axis"]} if "axis" in taken else {}
+    taken = inspect.signature(MASKS[name]).parameters
+    options = {
+        option: settings[option]
+        for option in ("axis", "adjust_spacing", "power", "slope", "angles")
+        if option in taken
+    }
     for option in ("num_calibration", "center_fraction"):
-        if not settings[option]:  # 0 leaves the mask's own default
+        if settings[option] < 0:  # the mask's own default
             continue
         if option not in taken:
             raise ValueError(
@@ -190,9 +204,13 @@ def _slices(
         view=images["view"] or None,
         size=_square_side(images, "slices"),
     )
-    whole, test = (load(subjects=tuple(images[f"{name}_subjects"])) for name in ("train", "test"))
-    refuse_shared_subjects({"train": whole.subjects, "test": test.subjects})
-    return _split(_Images(whole), _Images(test), counts)
+    names = ["train", "test"] + ["validation"] * bool(images["validation_subjects"])
+    parts = {name: load(subjects=tuple(images[f"{name}_subjects"])) for name in names}
+    refuse_shared_subjects({name: part.subjects for name, part in parts.items()})
+    if "validation" in parts:
+        found = {name: _Images(parts[name]) for name in ("train", "validation", "test")}
+        return found | {"test": _first(found["test"], counts["test"])}
+    return _split(_Images(parts["train"]), _Images(parts["test"]), counts)
 
 
 def _other_slices(name: str, folder: str, images: Mapping[str, Any]) -> Source:
@@ -204,19 +222,22 @@ def _other_slices(name: str, folder: str, images: Mapping[str, Any]) -> Source:
 
 
 def _split(whole: _Images, test: _Images, counts: Mapping[str, int]) -> dict[str, _Images]:
-    """Hold the last examples of the training images out to validate on."""
+    """Hold the last training images out to validate on; they may be of a subject trained on."""
     cut = len(whole.source) - counts["validation"]
     if cut < 1:
         raise ValueError(
             f"data.num_validation={counts['validation']} is not accepted: there are "
             f"{len(whole.source)} training images, and at least one must be left to train on"
         )
-    kept = min(len(test.source), counts["test"])
     return {
         "train": _Images(Part(whole.source, 0, cut), whole.files),
         "validation": _Images(Part(whole.source, cut, len(whole.source)), whole.files),
-        "test": _Images(Part(test.source, 0, kept), test.files),
+        "test": _first(test, counts["test"]),
     }
+
+
+def _first(images: _Images, count: int) -> _Images:
+    return images._replace(source=Part(images.source, 0, min(len(images.source), count)))
 
 
 def _fastmri(
@@ -224,6 +245,7 @@ def _fastmri(
     counts: Mapping[str, int],
     images: Mapping[str, Any],
     on_bad_file: Any,
+    read_all: bool,
     on_skip: OnSkip,
 ) -> dict[str, _Images]:
     if not folder:
@@ -234,7 +256,8 @@ def _fastmri(
             raise ValueError(
                 f"data.on_bad_file={on_bad_file!r} is not accepted: 'error' or 'skip' is expected"
             )
-        index = index_fastmri(Path(folder) / images[name], on_bad_file=on_bad_file)
+        path = Path(folder) / images[name]
+        index = index_fastmri(path, on_bad_file=on_bad_file, read_all=read_all)
         for skipped in index.skipped:
             on_skip(skipped)
         return select_volumes(index.volumes, acquisition=images["acquisition"] or None)
@@ -244,20 +267,34 @@ def _fastmri(
         return _Images(source, tuple(volume.path.name for volume in chosen))
 
     train, test = volumes("train"), volumes("test")[: counts["test"]]
-    patients = {"train": train, "test": test}
-    known = {name: [v.patient_id for v in part] for name, part in patients.items()}
-    if all(None not in ids for ids in known.values()):
-        refuse_shared_subjects(known)
     if images["validation"]:
         parts = {"train": train, "validation": volumes("validation"), "test": test}
-        return {name: sliced(part) for name, part in parts.items()}
-    if counts["validation"] >= len(train):
+    else:
+        train, held_out = _split_by_patient(train, counts["validation"])
+        parts = {"train": train, "validation": held_out, "test": test}
+    refuse_shared_subjects(
+        {
+            name: [volume.patient_id for volume in part if volume.patient_id is not None]
+            for name, part in parts.items()
+        }
+    )
+    return {name: sliced(part) for name, part in parts.items()}
+
+
+def _split_by_patient(
+    volumes: Sequence[FastMRIVolume], count: int
+) -> tuple[tuple[FastMRIVolume, ...], tuple[FastMRIVolume, ...]]:
+    """Hold out the last volumes, and all others of their patients."""
+    last = volumes[-count:]
+    patients = {volume.patient_id for volume in last} - {None}
+    held_out = tuple(v for v in volumes if v in last or v.patient_id in patients)
+    kept = tuple(volume for volume in volumes if volume not in held_out)
+    if not kept:
         raise ValueError(
-            f"data.num_validation={counts['validation']} is not accepted: there are {len(train)} "
-            "volumes to train on; of fastMRI's files it counts volumes"
+            f"data.num_validation={count} is not accepted: with it none of {len(volumes)} volumes "
+            "is left to train on; of fastMRI's files it counts volumes, and takes whole patients"
         )
-    cut = len(train) - counts["validation"]
-    return {"train": sliced(train[:cut]), "validation": sliced(train[cut:]), "test": sliced(test)}
+    return kept, held_out
 
 
 def _nifti(folder: str, counts: Mapping[str, int], images: Mapping[str, Any]) -> dict[str, _Images]:

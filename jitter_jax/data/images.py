@@ -44,7 +44,7 @@ def masks(
     name: str,
     acceleration: float,
     *,
-    seed: int,
+    seed: int | Sequence[int],
     draw: Draw = "fixed",
     file_names: Sequence[str] = (),
     **options: Any,
@@ -54,7 +54,7 @@ def masks(
     Args:
         name: a key of `sampling.MASKS`.
         acceleration: asked for.
-        seed: of the drawing.
+        seed: of the drawing, one integer or several.
         draw: `"fixed"`: one mask for all. `"example"`: one for each example, the same in every
             epoch. `"file"`: one for each volume, drawn from its file's name as fastMRI does in
             validation; the seed plays no part.
@@ -74,7 +74,7 @@ def masks(
     def drawn(shape: tuple[int, int], place: int) -> np.ndarray:
         own: sampling.Seed = seed
         if draw == "example":
-            own = (seed, place)
+            own = (*np.atleast_1d(seed).tolist(), place)
         elif draw == "file":
             own = sampling.seed_from_name(file_names[place])
         return sampling.make_mask(name, shape, acceleration, seed=own, **options).array
@@ -121,8 +121,8 @@ class Scaled:
             `"file"`: nothing.
 
     Items:
-        Those of the source with `signal` divided; `volume_peak`, float32, the largest magnitude of
-        the volume in that unit, in place of `maximum`.
+        Those of the source with `signal` divided by `scale`, float32; and `maximum` under the name
+        `volume_peak`.
 
     Raises:
         ValueError: `unit` is unknown, or the images have no volume to take it from.
@@ -148,6 +148,7 @@ class Scaled:
         }[self._unit]()
         divisor = np.float32(largest if largest > 0 else 1)
         example["signal"] = example["signal"] / divisor
+        example["scale"] = np.asarray(divisor)
         if maximum is not None:
-            example["volume_peak"] = np.asarray(maximum / divisor, np.float32)
+            example["volume_peak"] = np.asarray(maximum, np.float32)
         return example

@@ -118,7 +118,8 @@ def make_measure(
 
     Returns:
         `(examples, set_name, step_key=None) -> Batch`. Examples have `signal` and `index`; those
-        that also have `measurement` are only normalised. `volume` and `volume_peak` are handed on.
+        that also have `measurement` are only normalised. A `scale` that they were divided by
+        before is counted in; `volume` and `volume_peak` are handed on.
 
     Raises:
         ValueError: `noise_std` is negative; when called, the examples have no `signal`.
@@ -150,16 +151,15 @@ def make_measure(
         data = {name: jnp.asarray(values) for name, values in examples.items()}
         keys = jax.vmap(partial(jax.random.fold_in, root))(data["index"])
         measured, operators = jax.vmap(one)(data, keys)
-        peak = data["volume_peak"] / measured.scale if "volume_peak" in data else None
         return Batch(
             measured.signal,
             measured.measurement,
             shared or operators,
-            measured.scale,
+            measured.scale * data.get("scale", 1),
             data["index"],
             operator_axes=0 if shared is None else None,
             volume=data.get("volume"),
-            volume_peak=peak,
+            volume_peak=data.get("volume_peak"),
         )
 
     return measure_batch

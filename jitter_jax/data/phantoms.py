@@ -16,9 +16,6 @@ from jitter_jax.data._checks import checked_count, checked_index
 from jitter_jax.data._streams import Purpose, checked_seed, stream
 from jitter_jax.data.pipeline import Example
 
-# The last word of a stream's seed; those before it are the seismic sources'.
-_PHANTOMS = 4
-
 _SMALLEST_SIDE = 16
 _WAVES_IN_A_FIELD = 32
 # OpenBLAS gives a larger product to a pool of threads, who wait for each other: for half a second
@@ -286,7 +283,7 @@ def _smooth_phase(rng: np.random.Generator, canvas: _Canvas, head: np.ndarray) -
     return smooth / np.abs(smooth[head]).max()
 
 
-def support(image: np.ndarray, *, threshold: float = 0.1) -> np.ndarray:
+def object_region(image: np.ndarray, *, threshold: float = 0.1) -> np.ndarray:
     """Find where the object is: its bright pixels and the dark ones among them.
 
     A bright pixel has |x| > threshold max |x|, and so have three or more of its eight neighbours,

@@ -11,7 +11,7 @@ import numpy as np
 
 from jitter_jax.data._checks import checked_index
 from jitter_jax.data._streams import Purpose, checked_seed, stream
-from jitter_jax.data.phantoms import support
+from jitter_jax.data.phantoms import object_region
 from jitter_jax.data.pipeline import Example, Source
 
 # A lesion goes where tissue is between these fractions of the largest magnitude: bone and air
@@ -59,7 +59,7 @@ def add_lesion(
     """
     contrast = _checked_bounds("contrast", contrast, largest=1.0)
     size = _checked_bounds("size", size, largest=0.2)
-    inside = support(image)
+    inside = object_region(image)
     if not inside.any():
         raise ValueError("image is zero everywhere; one with an object is expected")
     magnitude = np.abs(image.reshape(inside.shape))

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jitter_jax.data._checks import checked_count, checked_index
-from jitter_jax.data.fastmri import centred_fft2, centred_ifft2, chosen_slices
+from jitter_jax.data.fastmri import chosen_slices
 from jitter_jax.data.files import as_complex64, as_float32, load_arrays
+from jitter_jax.data.kspace import centred_fft2, centred_ifft2
 from jitter_jax.data.pipeline import Example
 
 _IMAGE = "image"
@@ -163,6 +164,7 @@ class NiftiSlices:
     Items:
         `signal`: `(height, width, 1)` complex64 with imaginary part zero; the other two axes in
         the order they are stored, in the unit of the file (its slope and intercept applied).
+        `volume`: int32, 0. `maximum`: float32, largest magnitude of the chosen slices.
 
     Raises:
         ImportError: nibabel is not installed.
@@ -193,13 +195,18 @@ class NiftiSlices:
             images = _resized(path, images.astype(np.complex64), size).real
         # Copied, so that the rest of the volume is not kept.
         self._images = np.ascontiguousarray(images).copy()
+        self._maximum = np.float32(np.abs(self._images).max())
 
     def __len__(self) -> int:
         return len(self._images)
 
     def __getitem__(self, index: int) -> Example:
         image = self._images[checked_index(index, len(self))]
-        return {"signal": image.astype(np.complex64)[..., None]}
+        return {
+            "signal": image.astype(np.complex64)[..., None],
+            "volume": np.asarray(0, np.int32),
+            "maximum": np.asarray(self._maximum),
+        }
 
 
 def _as_paths(paths: str | Path | Sequence[str | Path]) -> list[Path]:

@@ -52,6 +52,7 @@ def make_sources(
     wells: Mapping[str, Any],
     file: Mapping[str, Any],
     on_bad_file: str,
+    read_all: bool,
     images: Mapping[str, Any],
     sampling: Mapping[str, Any],
     shifts: Mapping[str, Any],
@@ -74,6 +75,7 @@ def make_sources(
         wells: `train` and `test` names, `interval_s`.
         file: `train` and `test` paths, and the options of `FileSource`.
         on_bad_file: of images, as the rest; see `make_image_sources`.
+        read_all: whether files are read to the end before anything begins.
         images: what they are.
         sampling: their masks.
         shifts: how the shifted measurements of test sets differ.
@@ -99,6 +101,7 @@ def make_sources(
             out_of_distribution=out_of_distribution,
             folder=folder,
             on_bad_file=on_bad_file,
+            read_all=read_all,
             images=images,
             sampling=sampling,
             shifts=shifts,

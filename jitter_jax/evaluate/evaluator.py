@@ -27,8 +27,8 @@ class Evaluated(NamedTuple):
         volume: number of the volume that each signal is a slice of, `(signals,)`.
         radius: radius of each signal's ball in absolute units, `(signals,)`.
         nonfinite: entries of attack gradients that were not finite, `(signals,)`.
-        energy: fractions of the energy of the (last) perturbation of the measurement, by place,
-            each `(signals,)`.
+        energy: fractions of the energy of the measurement's perturbation, by place, each
+            `(signals,)`; the mean over the draws.
         estimate: reconstructions of the (last) perturbed measurements; of the first signals only.
         delta: the (last) perturbations, in the space of the threat; of the first signals only.
     """
@@ -76,7 +76,7 @@ def make_evaluator(
     if num_draws < 1:
         raise ValueError(f"num_draws={num_draws} is not accepted: at least 1 is expected")
 
-    def one(params, threat, x, y, operator, key, volume, volume_peak) -> Evaluated:
+    def one(params, threat, x, y, operator, key, volume, volume_peak, scale) -> Evaluated:
         def reconstruct(measurement):
             return reconstructor.apply(params, operator, measurement, num_iterations=num_iterations)
 
@@ -92,11 +92,12 @@ def make_evaluator(
             attacked = perturbed(operator, y, delta, threat.space)
             estimate = reconstruct(attacked)
             statistics = {
-                name: metric.statistics(estimate, x, volume_peak)
+                name: metric.statistics(estimate, x, volume_peak, scale)
                 for name, metric in metrics.items()
             }
             values = {name: metrics[name].value(part) for name, part in statistics.items()}
-            energy = {} if energy_shares is None else energy_shares(operator, attacked - y)
+            added = perturbed(operator, jnp.zeros_like(y), delta, threat.space)
+            energy = {} if energy_shares is None else energy_shares(operator, added)
             return Evaluated(
                 values, statistics, volume, ball.radius, nonfinite, energy, estimate, delta
             )
@@ -109,12 +110,13 @@ def make_evaluator(
         # One after the other: as many draws at once as one likes would not fit in memory.
         draws = jax.lax.map(lambda i: draw(jax.random.fold_in(key, i)), jnp.arange(num_draws))
         last = jax.tree.map(lambda values: values[-1], draws)
+        mean = lambda tree: jax.tree.map(jnp.mean, tree)
         return last._replace(
-            metrics=jax.tree.map(jnp.mean, draws.metrics), statistics=draws.statistics
+            metrics=mean(draws.metrics), energy=mean(draws.energy), statistics=draws.statistics
         )
 
     def evaluate(params: Params, batch: Batch, key: Array, threat: Threat) -> Evaluated:
-        return batch.lift(partial(one, params, threat), key, *batch.volumes())
+        return batch.lift(partial(one, params, threat), key, *batch.volumes(), batch.scale)
 
     return jax.jit(evaluate)
 

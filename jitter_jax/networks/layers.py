@@ -463,6 +463,7 @@ def _identity(x: jax.Array) -> jax.Array:
 _ACTIVATIONS: dict[str, Activation] = {
     "relu": jax.nn.relu,
     "leaky_relu": jax.nn.leaky_relu,
+    "leaky_relu_0.2": functools.partial(jax.nn.leaky_relu, negative_slope=0.2),
     "elu": jax.nn.elu,
     "gelu": jax.nn.gelu,
     "silu": jax.nn.silu,
@@ -476,9 +477,10 @@ def activation(name: str) -> Activation:
     """Activation function by name.
 
     Args:
-      name: ``"relu"``, ``"leaky_relu"`` (slope 0.01) and ``"elu"``, whose second derivative jumps
-        or vanishes; ``"gelu"`` (tanh form), ``"silu"``, ``"softplus"`` and ``"tanh"``, smooth, for
-        what needs curvature; ``"identity"``.
+      name: ``"relu"``, ``"leaky_relu"`` (slope 0.01), ``"leaky_relu_0.2"`` (fastMRI's
+        slope) and ``"elu"``, whose second derivative jumps or vanishes; ``"gelu"`` (tanh form),
+        ``"silu"``, ``"softplus"`` and ``"tanh"``, smooth, for what needs curvature;
+        ``"identity"``.
 
     Returns:
       A function of an array of any shape, elementwise.

@@ -7,14 +7,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jitter_jax.networks.initializers import uniform_bias, uniform_kernel
-from jitter_jax.networks.layers import Conv, Differentiation, GroupNorm
+from jitter_jax.networks.layers import Conv, Differentiation, GroupNorm, activation
 
 Array = jax.Array
-
-
-def leaky_relu(x: Array) -> Array:
-    """Returns `max(x, 0.2 x)`, the activation of fastMRI's networks."""
-    return jax.nn.leaky_relu(x, 0.2)
 
 
 class UNet(nn.Module):
@@ -46,7 +41,7 @@ class UNet(nn.Module):
     levels: int = 4
     out_channels: int | None = None
     residual: bool = False
-    activation: Callable[[Array], Array] = leaky_relu
+    activation: Callable[[Array], Array] = activation("leaky_relu_0.2")
     differentiation: Differentiation = "reverse"
 
     @nn.compact

@@ -1,7 +1,6 @@
 """Forward operators `A`: pure (forward, adjoint) pairs over array leaves."""
 
 from jitter_jax.operators.cartesian_mri import cartesian_mri as cartesian_mri
-from jitter_jax.operators.cartesian_mri import cartesian_mri_inverse as cartesian_mri_inverse
 from jitter_jax.operators.cartesian_mri import cartesian_mri_repo as cartesian_mri_repo
 from jitter_jax.operators.convolution import convolution as convolution
 from jitter_jax.operators.convolution import convolution_matrix as convolution_matrix

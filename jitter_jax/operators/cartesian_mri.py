@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
 from jitter_jax.operators.fourier import centred_fft2, centred_ifft2
@@ -19,7 +18,8 @@ def cartesian_mri(mask: ArrayLike) -> LinearOperator:
 
     Args:
         mask: `(height, width)` bool, True where k-space is sampled, zero frequency at `n // 2`;
-            numbers count as True unless zero. A mask for each signal is
+            numbers count as True unless zero. A side of 1 stands for whole lines: `(1, width)`
+            keeps columns, `(height, 1)` rows. A mask for each signal is
             `jax.vmap(cartesian_mri)(masks)`.
 
     Returns:
@@ -68,26 +68,3 @@ def _fill(mask: Array, k: Array) -> Array:
 def _inverse(mask: Array, k: Array) -> Array:
     del mask
     return centred_ifft2(k)
-
-
-def cartesian_mri_inverse(
-    operator: LinearOperator, b: Array, *, regularisation: ArrayLike
-) -> Array:
-    """Returns `(A^H A + lambda I)^-1 b` in closed form, for the `A` of `cartesian_mri`.
-
-    `A^H A = F^H M F` is diagonal in k-space: the inverse is `F^H (M + lambda)^-1 F`.
-
-    Args:
-        operator: from `cartesian_mri`.
-        b: image, `(height, width, channels)`, complex.
-        regularisation: `lambda`, positive scalar; may be traced.
-
-    Raises:
-        ValueError: the operator is another one, or a `regularisation` known here is not positive.
-    """
-    if operator.adjoint_function is not _fill:
-        raise ValueError("operator must come from cartesian_mri: others have no such closed form")
-    if isinstance(regularisation, int | float | np.number) and not regularisation > 0:
-        raise ValueError(f"regularisation must be positive, got {regularisation}")
-    divisor = operator.leaves.astype(b.real.dtype) + regularisation
-    return centred_ifft2(centred_fft2(b) / divisor[:, :, None])

@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from fastmri_files import write_fastmri_file
 
 from configs import mri_phantom, points, seismic
 from jitter_jax import experiment as experiments
@@ -253,13 +254,22 @@ def test_kspace_from_training_to_reconstruction(tmp_path):
 
     built = experiments.build(config)
     batch = built.measure(next(evaluation_batches(built.sources["test"], 2)), "test")
-    kspace = np.asarray(batch.measurement)[..., 0]
-    np.savez(tmp_path / "y.npz", kspace=kspace)
-    estimates = reconstruct_file(tmp_path / "mri", tmp_path / "y.npz", tmp_path / "out")
-    assert estimates.shape == (2, 24, 20, 1) and estimates.dtype == np.complex64
     apply = built.reconstructor.apply
     expected = apply(params_of(tmp_path / "mri"), batch.operator_of(1), batch.measurement[1])
-    np.testing.assert_allclose(estimates[1], expected, rtol=1e-4, atol=1e-5)
+    # In another unit, and with the masks told or found.
+    kspace = 3e-5 * np.asarray(batch.measurement)[..., 0]
+    masks = np.stack([np.asarray(batch.operator_of(i).leaves) for i in range(2)])
+    for given in ({}, {"mask": masks}, {"mask": masks[0]}):
+        np.savez(tmp_path / "y.npz", kspace=kspace, **given)
+        estimates = reconstruct_file(tmp_path / "mri", tmp_path / "y.npz", tmp_path / "out")
+        assert estimates.shape == (2, 24, 20, 1) and estimates.dtype == np.complex64
+        np.testing.assert_allclose(estimates[1] / 3e-5, expected, rtol=1e-3, atol=1e-4)
+    write_fastmri_file(tmp_path / "volume.h5", num_slices=2, shape=(24, 20), test_set=True)
+    volume = reconstruct_file(tmp_path / "mri", tmp_path / "volume.h5", tmp_path / "out")
+    assert volume.shape == (2, 24, 20, 1) and np.isfinite(volume).all()
+    np.savez(tmp_path / "y.npz", kspace=kspace, mask=masks[:, :5])
+    with pytest.raises(ValueError, match="'mask' has shape"):
+        reconstruct_file(tmp_path / "mri", tmp_path / "y.npz", tmp_path / "out")
     np.save(tmp_path / "bad.npy", np.full((24, 20), np.nan + 0j))
     with pytest.raises(ValueError, match="NaN or infinite"):
         reconstruct_file(tmp_path / "mri", tmp_path / "bad.npy", tmp_path / "out")

@@ -1,5 +1,6 @@
 """Images with their masks, units and noise levels, and the sets that a config asks for."""
 
+import h5py
 import numpy as np
 import pytest
 from fastmri_files import write_fastmri_file
@@ -44,17 +45,15 @@ class Volumes:
 
 
 @pytest.mark.parametrize(
-    ("unit", "largest", "peaks"),
-    [
-        ("slice", [1, 1, 1, 1], [4, 2, 8 / 3, 2]),
-        ("volume", [1 / 4, 2 / 4, 3 / 8, 4 / 8], [1, 1, 1, 1]),
-        ("file", [1, 2, 3, 4], [4, 4, 8, 8]),
-    ],
+    ("unit", "scales"),
+    [("slice", [1, 2, 3, 4]), ("volume", [4, 4, 8, 8]), ("file", [1, 1, 1, 1])],
 )
-def test_units(unit, largest, peaks):
+def test_units(unit, scales):
     items = [Scaled(Volumes(), unit)[i] for i in range(4)]
-    np.testing.assert_allclose([np.abs(item["signal"]).max() for item in items], largest, 1e-6)
-    np.testing.assert_allclose([item["volume_peak"] for item in items], peaks, 1e-6)
+    largest = [np.abs(item["signal"]).max() for item in items]
+    np.testing.assert_allclose(largest, np.array([1, 2, 3, 4]) / scales, 1e-6)
+    assert [item["scale"] for item in items] == scales
+    assert [item["volume_peak"] for item in items] == [4, 4, 8, 8]
     assert all(item["signal"].dtype == np.complex64 for item in items)
     assert all("maximum" not in item and item["volume_peak"].dtype == np.float32 for item in items)
 
@@ -127,6 +126,10 @@ def test_phantom_sets():
         assert not np.array_equal(made[name][1]["mask"], test["mask"])
     assert made["acceleration"][0]["mask"].sum() < test["mask"].sum()
     assert made["noise"][0]["noise_std"] == np.float32(0.05)
+    own, _ = sources(**{"sampling.draw": "example", "out_of_distribution": ("noise",)})
+    masks = {name: own[name][0]["mask"] for name in own}
+    assert not np.array_equal(masks["train"], masks["test"])
+    np.testing.assert_array_equal(masks["noise"], masks["test"])
     signals = [made[name][0]["signal"] for name in ("train", "validation", "test")]
     assert all(np.abs(a - b).max() > 0.1 for i, a in enumerate(signals) for b in signals[i + 1 :])
 
@@ -172,6 +175,10 @@ def test_slices_are_split_by_subject(tmp_path):
     }
     with pytest.raises(ValueError, match=r"subjects \[1\] are in the train set and in the test"):
         slices(tmp_path, **{"images.test_subjects": (1,)})
+    own = slices(tmp_path, **{"images.train_subjects": (1,), "images.validation_subjects": (2,)})
+    assert [len(own[name]) for name in ("train", "validation", "test")] == [2, 2, 2]
+    with pytest.raises(ValueError, match="in the train set and in the validation set"):
+        slices(tmp_path, **{"images.validation_subjects": (2,)})
     with pytest.raises(ValueError, match="num_validation=4 is not accepted: there are 4"):
         slices(tmp_path, num_validation=4)
     with pytest.raises(FileNotFoundError, match=r"no file matches 't\*.npz'"):
@@ -196,11 +203,36 @@ def test_fastmri_volumes(tmp_path):
     assert [len(made[name]) for name in ("train", "validation", "test")] == [6, 3, 6]
     item = made["test"][4]
     assert item["signal"].shape == (32, 32, 1) and item["volume"] == 1
-    assert item["volume_peak"] == 1 and not skipped
+    assert item["scale"] == item["volume_peak"] and not skipped
     name = sampling.seed_from_name("singlecoil_val1.h5")
     np.testing.assert_array_equal(
         item["mask"], sampling.gaussian_lines((32, 32), 4.0, seed=name).array
     )
+
+
+def test_no_patient_is_in_two_sets(tmp_path):
+    written(tmp_path)
+    # A second volume of the patient that is held out to validate on.
+    write_fastmri_file(tmp_path / "singlecoil_train" / "a.h5", shape=(40, 36), seed=32)
+    made, _ = fastmri(tmp_path)
+    assert [len(made[name]) for name in ("train", "validation")] == [6, 6]
+    with pytest.raises(ValueError, match="num_validation=4 is not accepted: with it none of 4"):
+        fastmri(tmp_path, num_validation=4)
+    write_fastmri_file(tmp_path / "singlecoil_val" / "b.h5", shape=(40, 36), seed=30)
+    with pytest.raises(ValueError, match="are in the train set and in the test set"):
+        fastmri(tmp_path)
+
+
+def test_a_bad_slice_shows_when_files_are_read_to_the_end(tmp_path):
+    written(tmp_path)
+    bad = tmp_path / "singlecoil_train" / "singlecoil_train0.h5"
+    with h5py.File(bad, "r+") as file:
+        file["kspace"][0, 3, 3] = np.nan
+    fastmri(tmp_path)
+    with pytest.raises(ValueError, match=r"singlecoil_train0\.h5: 'kspace', slice 0"):
+        fastmri(tmp_path, read_all=True)
+    made, skipped = fastmri(tmp_path, read_all=True, on_bad_file="skip")
+    assert len(made["train"]) == 3 and [path.name for path, _ in skipped] == [bad.name]
 
 
 def test_a_bad_file_is_reported_or_left_out(tmp_path):

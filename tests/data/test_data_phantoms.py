@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jitter_jax.data.phantoms import Phantoms, phantom, support
+from jitter_jax.data.phantoms import Phantoms, object_region, phantom
 
 REAL = (
     Path(
@@ -50,7 +50,7 @@ def test_a_head_has_the_largest_magnitude_1_and_nothing_around_it(shape, seed):
         assert not np.angle(border).any() and not border.any()
     # The support closes over dark pixels only inside the head, so it finds what is not zero and
     # the outside is what remains.
-    inside = support(image, threshold=0)
+    inside = object_region(image, threshold=0)
     assert not image[~inside].any()
     height, width = shape
     square = min(height - 2, 1.2 * (width - 2)) ** 2
@@ -195,7 +195,7 @@ def with_speck():
     ],
 )
 def test_support_of_known_objects(image, expected):
-    found = support(image)
+    found = object_region(image)
     assert found.dtype == bool
     np.testing.assert_array_equal(found, expected)
 
@@ -206,13 +206,13 @@ def test_support_is_closed_where_the_image_cuts_the_object():
     tube[4:, 3:6] = tube[4:, 14:17] = tube[4:7, 3:17] = 1
     expected = np.zeros((20, 20), bool)
     expected[4:, 3:17] = True
-    np.testing.assert_array_equal(support(tube), expected)
+    np.testing.assert_array_equal(object_region(tube), expected)
 
 
 def test_support_above_a_threshold():
     image = np.where(DISC, 1.0, 0.3)
-    assert support(image).all()
-    np.testing.assert_array_equal(support(image, threshold=0.3), DISC)
+    assert object_region(image).all()
+    np.testing.assert_array_equal(object_region(image, threshold=0.3), DISC)
 
 
 @pytest.mark.parametrize(
@@ -230,10 +230,10 @@ def test_support_above_a_threshold():
         (lambda: Phantoms(1, 0.5, (64, 64)), "seed=0.5"),
         (lambda: Phantoms(1, 0, (64, 8)), r"shape=\(64, 8\)"),
         (lambda: Phantoms(1, 0, (64, 64), phase=-2), "phase=-2"),
-        (lambda: support(np.zeros(5)), r"image has shape \(5,\)"),
-        (lambda: support(np.zeros((5, 6, 2))), r"image has shape \(5, 6, 2\)"),
-        (lambda: support(np.zeros((5, 6)), threshold=1), "threshold=1"),
-        (lambda: support(np.zeros((5, 6)), threshold=-0.1), "threshold=-0.1"),
+        (lambda: object_region(np.zeros(5)), r"image has shape \(5,\)"),
+        (lambda: object_region(np.zeros((5, 6, 2))), r"image has shape \(5, 6, 2\)"),
+        (lambda: object_region(np.zeros((5, 6)), threshold=1), "threshold=1"),
+        (lambda: object_region(np.zeros((5, 6)), threshold=-0.1), "threshold=-0.1"),
     ],
 )
 def test_bad_arguments(call, message):

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jitter_jax.data.phantoms import Phantoms, support
+from jitter_jax.data.phantoms import Phantoms, object_region
 from jitter_jax.data.shifts import (
     Blocks,
     Contrast,
@@ -57,7 +57,7 @@ def test_only_the_lesion_changes_and_it_is_inside_the_object(shape):
         assert after.shape == before.shape and after.dtype == np.complex64
         assert mask.shape == before.shape and mask.dtype == np.float32
         assert mask.min() == 0 and 0.5 < mask.max() <= 1
-        assert not mask[~support(before)].any()
+        assert not mask[~object_region(before)].any()
         np.testing.assert_array_equal(after[mask == 0], before[mask == 0])
         assert np.abs(after - before)[mask > 0.5].max() > 0.03
         assert np.abs(after).max() <= 1 + ROUNDING

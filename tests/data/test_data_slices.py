@@ -276,7 +276,9 @@ def test_slices_along_an_axis_with_zero_phase(tmp_path, name, axis):
     source = NiftiSlices(nifti(tmp_path / name), axis=axis)
     assert len(source) == VOLUME.shape[axis]
     for i, item in enumerate(source):
-        assert list(item) == ["signal"] and item["signal"].dtype == np.complex64
+        assert list(item) == ["signal", "volume", "maximum"]
+        assert item["volume"] == 0 and item["maximum"] == np.abs(VOLUME).max()
+        assert item["signal"].dtype == np.complex64
         np.testing.assert_array_equal(item["signal"][..., 0], np.take(VOLUME, i, axis))
 
 
