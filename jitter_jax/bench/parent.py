@@ -26,6 +26,7 @@ from jitter_jax.bench.cases import (
     Sizes,
     case_config,
 )
+from jitter_jax.bench.loader import loader_rate
 from jitter_jax.bench.report import describe_machine, format_report, overhead, table_row
 from jitter_jax.config import default_config
 
@@ -43,6 +44,7 @@ def bench(
     peer: str = "torch",
     threads: int | None = None,
     remat: str | None = None,
+    loader: str | Path | None = None,
     output: str | Path | None = None,
     progress: bool = True,
 ) -> Plain:
@@ -58,6 +60,7 @@ def bench(
         peer: `"torch"` or `"none"`.
         threads: processors to use; all that the process may use if None.
         remat: `unroll.remat` of the config; its default if None.
+        loader: folder of fastMRI files, to measure how fast slices come from it.
         output: JSON file of the report.
         progress: whether to say on standard error what is being done.
 
@@ -88,7 +91,12 @@ def bench(
             both = {name: parts[name] for name in OVERHEAD_OF}
             jobs = [{**job, "framework": framework, "cases": both} for framework in frameworks]
             overheads += [overhead(one) for one in alternate(jobs, pairs, say)]
+    loading = None
+    if loader is not None:
+        say(f"reading {loader}")
+        loading = loader_rate(loader, repeats=repeats)
     report = {
+        "loader": loading,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "sizes": {name: sizes.or_those_of(PROBLEMS[name].sizes)._asdict() for name in problems},
         "repeats": repeats,

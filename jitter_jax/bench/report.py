@@ -129,6 +129,17 @@ def format_report(report: Plain) -> str:
             f"pairs in one process; quartiles {low:+.1f} to {high:+.1f} %), by CPU time "
             f"{jitter['cpu_percent']:+.1f} %"
         )
+    if (loader := report["loader"]) is not None:
+        steps = [
+            f"{report['sizes'][row['problem']]['batch'] / row['median_s']:.1f} in {row['case']}"
+            for row in report["rows"]
+            if row["problem"] == "mri" and row["framework"] == "jax"
+        ]
+        lines.append(
+            f"Loader: {loader['median_slices_per_s']:.0f} slices/s of {loader['kspace_shape']} "
+            f"k-space, cropped to {loader['size']}, from files in the system's cache; the library "
+            f"takes {', '.join(steps) or 'what its cases say'}"
+        )
     return "\n".join([*lines, "", _NOTES])
 
 

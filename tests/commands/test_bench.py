@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from fastmri_files import write_fastmri_file
 from ml_collections import ConfigDict
 
 from jitter_jax import attacks
@@ -71,6 +72,15 @@ def test_a_run_reports_what_it_measured(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "seismic 2 x 24 x 16, K = 2" in printed
     assert "| seismic | inference | JAX |" in printed
+
+
+def test_the_loader_is_measured(tmp_path, capsys):
+    for i in range(2):
+        write_fastmri_file(tmp_path / f"{i}.h5", shape=(330, 322), recon_size=(320, 320), seed=i)
+    found = run(loader=tmp_path)["loader"]
+    assert found["num_slices"] == 6 and len(found["slices_per_s"]) == 2
+    assert found["median_slices_per_s"] > 0
+    assert "slices/s of (330, 322) k-space, cropped to 320" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["train_sgd_jitter", "pgd_step"])
