@@ -13,12 +13,13 @@ import math
 import operator
 from collections.abc import Callable, Sequence
 from pathlib import PurePath
-from typing import Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
-import jax
 import numpy as np
 
-Array = jax.Array
+if TYPE_CHECKING:
+    from jax import Array
+
 Seed = int | Sequence[int]
 Angles = Literal["golden", "uniform"]
 _Draw = Callable[[np.random.RandomState, np.ndarray], np.ndarray]
@@ -73,7 +74,7 @@ def seed_from_name(file_name: str | PurePath) -> tuple[int, ...]:
     return tuple(map(ord, name))
 
 
-def seed_from_key(key: Array) -> tuple[int, ...]:
+def seed_from_key(key: "Array") -> tuple[int, ...]:
     """Returns a seed made of a PRNG key's words.
 
     Args:
@@ -82,7 +83,9 @@ def seed_from_key(key: Array) -> tuple[int, ...]:
     Raises:
         ValueError: an array of several keys came.
     """
-    words = np.asarray(jax.random.key_data(key))
+    from jax import random  # masks are drawn where JAX is not needed, as in a loader
+
+    words = np.asarray(random.key_data(key))
     if words.ndim != 1:
         raise ValueError(f"key has shape {words.shape[:-1]}: one key, of shape (), is expected")
     return tuple(words.tolist())
