@@ -42,8 +42,8 @@ def pgd(
         first: where the first run starts. `"fgsm"`: at the point that FGSM finds from the given
             start, for one gradient more; at random if the gradient there is zero. `"random"`: at a
             uniform draw from the ball, as Madry et al. have it. `"given"`: at the given start. A
-            reconstruction error is near a quadratic form, whose sign a random start gets wrong half
-            the time, and no number of steps puts that right.
+            reconstruction error is near a quadratic form with two maxima; a random start may lie on
+            the side of the lower one, which no number of steps puts right.
         restarts: number of runs, at least 1, one after the other; all but the first start at
             random.
         keep_best: return the best point; otherwise the last one of the last restart, as the public
@@ -86,8 +86,9 @@ def pgd(
         given, at_random, blind = start, jnp.bool_(first == "random"), jnp.int32(0)
         if first == "fgsm":
             _, ascent, blind = value_and_ascent(objective, start)
-            at_random = ~jnp.any(ball.steepest(ascent) != 0)
-            given = ball.project(start + ball.radius * ball.steepest(ascent))
+            step = ball.steepest(ascent)
+            at_random = ~jnp.any(step != 0)
+            given = ball.project(start + ball.radius * step)
         zero = jnp.zeros_like(start)
         clean = objective(zero)
         (delta, value), (history, nonfinite) = jax.lax.scan(

@@ -154,7 +154,7 @@ def make_measure(
         return Batch(
             measured.signal,
             measured.measurement,
-            shared or operators,
+            operators if shared is None else shared,
             measured.scale * data.get("scale", 1),
             data["index"],
             operator_axes=0 if shared is None else None,
