@@ -103,7 +103,7 @@ def mri_config() -> ConfigDict:
     config.unroll.start = "adjoint"
     config.unroll.sees_measurement = False
     config.unroll.step_size.name = "exponential"
-    config.scheme.jitter.sigma = 0.1
+    config.scheme.jitter.sigma = 0.03
     config.scheme.input_jitter.sigma = 0.02
     config.metrics.part = "magnitude"
     config.metrics.full_scale = "signal"

@@ -125,7 +125,10 @@ def check_comparable(names: Sequence[str], configs: Sequence[ConfigDict]) -> Non
 def attack_figure(
     runs: Mapping[str, Experiment], results: Mapping[str, Results], path: Path
 ) -> None:
-    """Draw what an attack does to the first test signal (to all points): one row a run."""
+    """Draw what an attack does to the first test signal (to all points): one row a run.
+
+    The last two pictures are of the first out-of-distribution set, which nothing attacks.
+    """
     rows, clouds = [], []
     for name, experiment in runs.items():
         clean, worst = results[name]["clean"], results[name]["worst case"]
@@ -142,16 +145,20 @@ def attack_figure(
         added = perturbed(operator, jnp.zeros_like(y), worst.delta[0], space)
         seen, shift = (np.asarray(visible(operator, part)) for part in (y, added))
         change = worst.estimate[0] - clean.estimate[0]
-        rows.append(
-            [
-                Panel(visible_title(seen), seen, largest(seen)),
-                Panel("truth", x, limit),
-                Panel(_titled("clean estimate", clean), clean.estimate[0], limit),
-                Panel(_titled("attacked estimate", worst), worst.estimate[0], limit),
-                Panel("what the attack changed", change, limit),
-                Panel("perturbation (x10)", 10 * shift, largest(seen)),
-            ]
-        )
+        panels = [
+            Panel(visible_title(seen), seen, largest(seen)),
+            Panel("truth", x, limit),
+            Panel(_titled("clean estimate", clean), clean.estimate[0], limit),
+            Panel(_titled("attacked estimate", worst), worst.estimate[0], limit),
+            Panel("what the attack changed", change, limit),
+            Panel("perturbation (x10)", 10 * shift, largest(seen)),
+        ]
+        for shifted in experiment.config.data.out_of_distribution[:1]:
+            other = np.asarray(first_examples(experiment, shifted, 1).signal[0])
+            result = results[name][f"OOD {shifted}"]
+            panels.append(Panel(f"truth, {shifted}", other, largest(other)))
+            panels.append(Panel(_titled("estimate", result), result.estimate[0], largest(other)))
+        rows.append(panels)
     if clouds:
         points_figure(clouds, signals[0], path)
     else:
