@@ -17,22 +17,23 @@ def default_config() -> ConfigDict:
             "seed": 0,  # of weights, order of the examples and jitter
             "data": _data(),
             "operator": {
-                "name": "convolution",  # identity, convolution, cartesian_mri, cartesian_mri_repo
+                # identity, convolution; of images cartesian_mri, cartesian_mri_repo, sense (coils)
+                "name": "convolution",
                 "wavelet_points": 51,  # of the Ricker wavelet
                 "wavelet_width": 4.0,  # samples from its centre to a zero crossing
             },
             "network": {
-                "name": "seismic_cnn",  # seismic_cnn, dncnn, unet, mlp
-                "residual": True,  # dncnn, unet: add the input
+                "name": "seismic_cnn",  # seismic_cnn, dncnn, unet, didn, modl_cnn, mlp
+                "residual": True,  # dncnn, unet, didn, modl_cnn: add the input
                 "width": 16,  # 32 in the public code
-                "depth": 5,  # dncnn, mlp; of unet the halvings
+                "depth": 5,  # dncnn, modl_cnn, mlp; of unet the halvings, of didn the blocks
                 "num_groups": 4,  # seismic_cnn, dncnn
-                # relu, leaky_relu, leaky_relu_0.2 (fastMRI's U-Net), elu; twice differentiable:
-                # gelu, silu, softplus, tanh.
+                # Of seismic_cnn, dncnn, unet, mlp: relu, leaky_relu, leaky_relu_0.2 (fastMRI's
+                # U-Net), elu; twice differentiable: gelu, silu, softplus, tanh.
                 "activation": "relu",
             },
             "unroll": {
-                "method": "gradient",  # gradient, proximal
+                "method": "gradient",  # gradient, proximal, half_quadratic
                 "num_iterations": 10,
                 "start": "measurement",  # measurement (x_0 = y), adjoint (x_0 = A^H y)
                 "sees_measurement": True,  # f(y, x) instead of f(x)
@@ -43,8 +44,36 @@ def default_config() -> ConfigDict:
                     "scale": 0.1,  # sigmoid
                     "value": 0.02,  # fixed
                 },
+                "regularisation": {  # half_quadratic: lambda
+                    "name": "fixed",  # fixed, exponential, sigmoid
+                    "init": 0.0,
+                    "scale": 2.0,
+                    "value": 1.0,
+                },
+                "solver": {  # half_quadratic: of the data step
+                    "name": "conjugate_gradients",  # conjugate_gradients, to_tolerance, closed_form
+                    "num_iterations": 10,  # the most, of to_tolerance
+                    "tolerance": 1e-6,  # to_tolerance: residual beside the right side
+                },
+            },
+            "smoothing": {
+                # none; step (the learned step of every iteration: SMUG), weighted_step (Weighted
+                # SMUG), end_to_end (RS-E2E)
+                "where": "none",
+                "sigma": 0.01,  # in the unit of the normalised signal
+                "num_samples": 10,
+                "chunk": 0,  # samples at once; 0 takes what memory_gb allows
+                "memory_gb": 4.0,  # for the samples of a training batch
+                "clamp": 0.0,  # of noisy parts, 1 in the public code; 0 is none
+                "noise_on": "back_projection",  # end_to_end: back_projection, start, measurement
+                "weight_width": 16,  # weighted_step: channels and layers of the encoder
+                "weight_depth": 5,
             },
             "scheme": _scheme(),
+            "pretrain": {  # a first stage by the scheme `denoising`
+                "num_steps": 0,  # 0 leaves it out
+                "workdir": "",  # of that stage, to share it; empty is `pretrain` in the run's own
+            },
             "optimizer": {
                 "name": "adam",  # adam, adamw, sgd
                 "learning_rate": 1e-3,
@@ -80,8 +109,10 @@ def default_config() -> ConfigDict:
             "evaluate": {
                 "threat": _threat(),
                 "attack": _attack(num_steps=20, first="fgsm"),
+                "attacked": (),  # sets of data.out_of_distribution that are attacked as well
                 "num_draws": 8,  # random perturbations of a signal in the average case
                 "on_sphere": False,  # draw them from the surface of the ball
+                "smoothing_draws": 1,  # of a smoothed reconstruction, averaged in attacks
                 "memory_gb": 4.0,  # for the signals that are attacked at once
             },
         }
@@ -110,6 +141,69 @@ def mri_config() -> ConfigDict:
     return config
 
 
+def smug_config() -> ConfigDict:
+    """Return a config of MoDL on multi-coil MRI: small networks on generated head phantoms."""
+    config = mri_config()
+    config.operator.name = "sense"
+    config.data.coils.num = 4
+    config.data.out_of_distribution = ("noise", "lesion", "mask", "acceleration", "maps")
+    config.network.name = "didn"
+    config.network.width = 16
+    config.network.depth = 1
+    config.unroll.method = "half_quadratic"
+    config.unroll.solver.num_iterations = 6  # at lambda = 1 an error of 2e-5
+    config.smoothing.num_samples = 5
+    config.scheme.unrolled_stability.weight = 10.0
+    config.scheme.name = "mse"
+    config.pretrain.num_steps = 500
+    config.optimizer.b1 = 0.5
+    config.train.batch_size = 2
+    config.train.num_steps = 1000
+    for threat in (config.scheme.adversarial.threat, config.evaluate.threat):
+        threat.norm = "linf"
+        threat.epsilon = 0.003  # of the largest real or imaginary part of k-space
+    config.evaluate.attack.num_steps = 10
+    config.evaluate.num_draws = 4
+    return config
+
+
+def smug_as_published(config: ConfigDict) -> ConfigDict:
+    """Set a config to fastMRI's multi-coil files with the SMUG paper's settings, and return it.
+
+    90,000 steps are 60 epochs of its 3000 images. The maps are estimated slice by slice while
+    training, which takes seconds for each; see `FastMRISlices`.
+    """
+    config.data.kind = "fastmri"
+    config.data.images.shape = (320, 320)
+    config.data.images.middle = 16  # the ends of a volume hold little but noise
+    config.data.num_validation = 2  # volumes: 32 images
+    config.data.num_test = 4  # volumes: 64 images
+    config.data.noise_std = 0.0  # the recorded k-space has its own
+    config.data.fresh_noise = False
+    config.data.coils.maps = "espirit"  # as BART computes them
+    config.network.width = 64
+    config.network.depth = 3
+    config.unroll.num_iterations = 8
+    config.unroll.solver.num_iterations = 10
+    config.smoothing.num_samples = 10
+    config.scheme.unrolled_stability.weight = 1.0  # the public code; the paper tunes it
+    config.optimizer.learning_rate = 1e-4
+    config.optimizer.schedule = "linear"
+    config.optimizer.hold_steps = 30_000  # 20 epochs, then linear to 0: the public code
+    config.optimizer.clip_norm = 1.0
+    config.pretrain.num_steps = 90_000
+    config.train.batch_size = 2
+    config.train.num_steps = 90_000
+    config.train.validate_every = 1500
+    config.train.checkpoint_every = 1500
+    config.train.log_every = 50
+    for threat in (config.scheme.adversarial.threat, config.evaluate.threat):
+        threat.epsilon = 0.02
+    for attack in (config.scheme.adversarial.attack, config.evaluate.attack):
+        attack.num_steps = 10
+    return config
+
+
 def as_published(config: ConfigDict) -> ConfigDict:
     """Set optimiser and attacks of a config to those of the SGD-jittering paper, and return it."""
     config.optimizer.learning_rate = 1e-4
@@ -135,7 +229,7 @@ def _data() -> dict[str, Any]:
         "num_test": 32,
         # Of sections: small_layer, large_layer, sigmoid, velocity_model. Of points: small_bias,
         # large_bias. Of images: lesion, contrast, block, mask, acceleration, noise; of slices also
-        # axial, coronal, sagittal, anatomy.
+        # axial, coronal, sagittal, anatomy; with coils also maps, recorded.
         "out_of_distribution": ("small_layer", "large_layer"),
         "noise_std": 0.01,  # of the measurement, before normalisation
         "fresh_noise": False,  # draw it anew in every step
@@ -173,7 +267,9 @@ def _data() -> dict[str, Any]:
         },
         "images": {
             "shape": (64, 64),  # (height, width): generated, resampled or cropped
-            "unit": "slice",  # largest magnitude of the slice, of the volume; file (as stored)
+            # Largest magnitude of the slice, of the volume; component: largest real or imaginary
+            # part of the slice; file: as stored.
+            "unit": "slice",
             "phase": 3.0,  # phantoms: largest, radians
             "files": "brain_complex_s*.npz",  # slices
             "train_subjects": (1, 2, 3, 4, 5),  # slices
@@ -189,7 +285,8 @@ def _data() -> dict[str, Any]:
             "axis": 2,  # nifti: the one that counts slices
         },
         "sampling": {  # of k-space
-            # random, equispaced, magic, gaussian, variable_density; poisson_disc, radial
+            # random, equispaced, magic, gaussian, variable_density, vdrs_repo;
+            # poisson_disc, radial
             "mask": "gaussian",
             "acceleration": 4.0,
             "axis": 1,  # lines are columns (1) or rows (0)
@@ -202,6 +299,15 @@ def _data() -> dict[str, Any]:
             "seed": 10,
             "draw": "fixed",  # fixed (one mask for all), example, file (by its name)
         },
+        "coils": {  # of images
+            "num": 0,  # 0 measures by a single coil without a map
+            # simulated; espirit: estimated from multi-coil fastmri, whose k-space is measured
+            "maps": "simulated",
+            "vary": "fixed",  # simulated: fixed (one set of maps for all), example
+            "num_calibration": 24,  # espirit: side of the central square
+            "file": "",  # in `folder`, of the test set recorded
+            "seed": 0,  # simulated
+        },
         "shifts": {  # of the test sets named so
             "mask": "equispaced",
             "acceleration": 8.0,
@@ -212,7 +318,8 @@ def _data() -> dict[str, Any]:
 
 def _scheme() -> dict[str, Any]:
     return {
-        "name": "sgd_jitter",  # mse, adversarial, input_jitter, sgd_jitter, spgd_jitter
+        # mse, adversarial, input_jitter, sgd_jitter, spgd_jitter, denoising, unrolled_stability
+        "name": "sgd_jitter",
         "jitter": {
             "kind": "relative",  # absolute, relative, unit_norm, repo, matched
             "sigma": 1.0,  # 0.1 in the paper, which changes next to nothing here
@@ -225,6 +332,12 @@ def _scheme() -> dict[str, Any]:
             "signal_dimension": 0,  # krainovic: of the signals' subspace; 0 is all of the space
         },
         "adversarial": {"threat": _threat(), "attack": _attack(num_steps=3, first="random")},
+        "denoising": {"sigma": 0.01, "num_samples": 1, "clamp": 0.0},  # of the learned step alone
+        "unrolled_stability": {
+            "weight": 1.0,  # of the reconstruction's error
+            "target": "denoised_truth",  # denoised_truth, truth, denoised_iterate
+            "frozen": "",  # folder of the run whose network makes the target; empty is its own
+        },
     }
 
 

@@ -1,5 +1,6 @@
 """A config becomes operators, a reconstructor, a training loss and data."""
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,9 +17,10 @@ from jitter_jax.data.measure import Measure, OperatorFactory, make_measure, oper
 from jitter_jax.data.pipeline import Source, evaluation_batches
 from jitter_jax.data.sources import IMAGE_KINDS, make_sources
 from jitter_jax.evaluate.evaluator import Evaluator
-from jitter_jax.evaluate.table import make_evaluators
+from jitter_jax.evaluate.table import make_evaluators, standard_conditions
 from jitter_jax.metrics import Metric, make_metrics
 from jitter_jax.networks.layers import activation, keep_costly
+from jitter_jax.smoothing import Smoothing, chunk_for_memory
 from jitter_jax.train.step import Loss as RawLoss
 
 Array = jax.Array
@@ -68,7 +70,9 @@ def resolve(config: ConfigDict) -> ConfigDict:
     return config
 
 
-def build(config: ConfigDict, *, num_iterations: int | None = None) -> Experiment:
+def build(
+    config: ConfigDict, *, num_iterations: int | None = None, frozen_params: Any = None
+) -> Experiment:
     """Build the experiment of a config.
 
     Every part is made, also those that only the end of a run needs, so that a value that is not
@@ -77,6 +81,8 @@ def build(config: ConfigDict, *, num_iterations: int | None = None) -> Experimen
     Args:
         config: with the fields of `jitter_jax.config.default_config`.
         num_iterations: K while evaluating; that of the config if None.
+        frozen_params: of the denoiser that makes the target of unrolled stability; None is the one
+            that is trained.
 
     Raises:
         ValueError: a field has a value that is not accepted; the message names it.
@@ -88,6 +94,27 @@ def build(config: ConfigDict, *, num_iterations: int | None = None) -> Experimen
             f"operator.name={config.operator.name!r} is not accepted with "
             f"data.kind={config.data.kind!r}: images are expected, one of {IMAGE_KINDS}"
         )
+    if config.operator.name in MRI and (config.operator.name == "sense") != (
+        config.data.coils.num > 0
+    ):
+        raise ValueError(
+            f"operator.name={config.operator.name!r} is not accepted with "
+            f"data.coils.num={config.data.coils.num}: 'sense' is the operator of coils, and the "
+            "others are of a single one, data.coils.num=0"
+        )
+    takes_measurement = config.unroll.start == "measurement" or config.unroll.sees_measurement
+    if config.operator.name == "sense" and takes_measurement:
+        raise ValueError(
+            "unroll.start='measurement' and unroll.sees_measurement=True are not accepted with "
+            "operator.name='sense': k-space of coils does not have the shape of an image"
+        )
+    denoises = config.pretrain.num_steps > 0 or config.scheme.name == "denoising"
+    if denoises and config.unroll.method == "gradient":
+        raise ValueError(
+            "a first stage (pretrain.num_steps) and the scheme 'denoising' are not accepted with "
+            "unroll.method='gradient': its learned step is the gradient of a regulariser, and no "
+            "denoiser"
+        )
     operator, reconstructor = make_operator(config.operator), make_reconstructor(config)
     skipped: list[tuple[Path, str]] = []
     sources = make_sources(**_plain(config.data, without=_MEASURING), on_skip=skipped.append)
@@ -98,7 +125,9 @@ def build(config: ConfigDict, *, num_iterations: int | None = None) -> Experimen
         noise_std=config.data.noise_std,
         normalisation=config.data.normalisation,
     )
-    scheme = make_schemes(config, reconstructor, sources["train"], measure)[config.scheme.name]
+    scheme = make_schemes(
+        config, reconstructor, sources["train"], measure, frozen_params=frozen_params
+    )[config.scheme.name]
     experiment = Experiment(
         config=config,
         operator=operator,
@@ -112,6 +141,7 @@ def build(config: ConfigDict, *, num_iterations: int | None = None) -> Experimen
             metrics,
             make_attack(config.evaluate.attack),
             num_draws=config.evaluate.num_draws,
+            smoothing_draws=config.evaluate.smoothing_draws,
             on_sphere=config.evaluate.on_sphere,
             energy_shares=attacks.kspace_energy if config.operator.name in MRI else None,
             num_iterations=num_iterations,
@@ -134,52 +164,141 @@ def _one_of(field: str, value: Any, choices: Any) -> Any:
     return choices[value]
 
 
-MRI: dict[str, Callable[[Array], operators.LinearOperator]] = {
-    "cartesian_mri": operators.cartesian_mri,
-    "cartesian_mri_repo": operators.cartesian_mri_repo,
+MRI: dict[str, OperatorFactory] = {
+    "cartesian_mri": lambda example: operators.cartesian_mri(example["mask"]),
+    "cartesian_mri_repo": lambda example: operators.cartesian_mri_repo(example["mask"]),
+    "sense": lambda example: operators.sense(example["mask"], example["maps"]),
 }
 
 
 def make_operator(config: ConfigDict) -> operators.LinearOperator | OperatorFactory:
     """Return the operator that `config.operator` describes.
 
-    In magnetic resonance imaging every example has a mask, and its operator is made from it.
+    In magnetic resonance imaging every example has a mask and perhaps coil maps, and its operator
+    is made from them.
     """
     choices: dict[str, Callable[[], operators.LinearOperator | OperatorFactory]] = {
         "identity": operators.identity,
         "convolution": lambda: operators.convolution(
             operators.ricker(config.wavelet_points, config.wavelet_width)
         ),
-        **{name: partial(_masked, make) for name, make in MRI.items()},
+        **{name: partial(MRI.__getitem__, name) for name in MRI},
     }
     return _one_of("operator.name", config.name, choices)()
 
 
-def _masked(make: Callable[[Array], operators.LinearOperator]) -> OperatorFactory:
-    return lambda example: make(example["mask"])
-
-
 def example_operator(config: ConfigDict) -> operators.LinearOperator:
-    """Return the operator of a signal of `signal_type`; where it needs a mask, of a full one."""
-    mask = jnp.ones(signal_type(config)["shape"][:2], bool)
-    return operator_of(make_operator(config.operator), {"mask": mask})
+    """Return the operator of a signal of `signal_type`; in MRI fully sampled, by equal coils."""
+    shape, num_coils = signal_type(config)["shape"], max(config.data.coils.num, 1)
+    maps = jnp.full((*shape[:2], num_coils), num_coils**-0.5, jnp.complex64)
+    arrays = {"mask": jnp.ones(shape[:2], bool), "maps": maps}
+    return operator_of(make_operator(config.operator), arrays)
 
 
 def make_reconstructor(config: ConfigDict) -> unroll.Reconstructor:
-    """Return the reconstructor that `config.network` and `config.unroll` describe."""
+    """Return the reconstructor that `network`, `unroll` and `smoothing` of a config describe."""
     signal = signal_type(config)
     parts = 2 if jnp.issubdtype(signal["dtype"], jnp.complexfloating) else 1
-    methods = {"gradient": unroll.gradient_descent, "proximal": unroll.proximal_gradient}
+    methods: dict[str, Callable[..., Any]] = {
+        "gradient": unroll.gradient_descent,
+        "proximal": unroll.proximal_gradient,
+        "half_quadratic": partial(unroll.half_quadratic, solve=make_solver(config)),
+    }
+    name = "regularisation" if config.unroll.method == "half_quadratic" else "step_size"
     remats = {"keep_costly": keep_costly, "full": True, "none": False}
-    return unroll.unrolled(
+    where = config.smoothing.where
+    _one_of("smoothing.where", where, dict.fromkeys(PLACES))
+    make = partial(
+        unroll.unrolled,
         _one_of("unroll.method", config.unroll.method, methods),
         make_network(config.network, out_channels=parts * signal["shape"][-1]),
-        make_step_size(config.unroll.step_size),
+        {name: make_scalar(f"unroll.{name}", config.unroll[name])},
         num_iterations=config.unroll.num_iterations,
         start=config.unroll.start,
         sees_measurement=config.unroll.sees_measurement,
         remat=_one_of("unroll.remat", config.unroll.remat, remats),
     )
+    bare = make()
+    encoder = None
+    if where == "weighted_step":
+        encoder = networks.WeightEncoder(
+            config.smoothing.weight_depth, config.smoothing.weight_width
+        )
+    smoothing = make_smoothing(config, bare, encoder)
+    if where == "none":
+        return bare
+    if where == "end_to_end":
+        if config.unroll.start != "adjoint":
+            raise ValueError(
+                f"smoothing.where='end_to_end' is not accepted with unroll.start="
+                f"{config.unroll.start!r}: its noise is on A^H y, so 'adjoint' is expected"
+            )
+        return unroll.end_to_end(bare, smoothing, config.smoothing.noise_on)
+    return make(smoothing=smoothing, weight_network=encoder)
+
+
+def make_smoothing(
+    config: ConfigDict, bare: unroll.Reconstructor, encoder: unroll.Network | None
+) -> Smoothing:
+    """Return the noise that `config.smoothing` describes, and how much of it is drawn at once.
+
+    Args:
+        config: the whole config.
+        bare: the reconstructor that is to be smoothed.
+        encoder: what weighs the samples, if anything does.
+    """
+    fields = config.smoothing
+    smoothing = Smoothing(
+        fields.sigma, fields.num_samples, fields.chunk or None, fields.clamp or None
+    )
+    if fields.where == "none" or fields.chunk:
+        return smoothing
+    x, operator = jnp.zeros(**signal_type(config)), example_operator(config)
+    key, most = jax.random.key(0), fields.num_samples
+    given = jax.eval_shape(operator.forward, x)
+    params = {"bare": jax.eval_shape(bare.init, key, operator, jnp.zeros_like(given))}
+
+    def sample(tree: tuple[Any, Array]) -> Array:
+        own, seen = tree
+        if fields.where == "end_to_end" or bare.learned_step is None:
+            return bare.apply(own["bare"], operator, seen)
+        step = bare.learned_step(own["bare"], seen)
+        if encoder is None:
+            return step
+        return encoder.apply(own["weight"], unroll.to_channels(seen)) * step
+
+    if fields.where != "end_to_end" and bare.learned_step is not None:
+        # Without chunks a backward pass may keep the samples of all iterations.
+        given, most = x, most * config.unroll.num_iterations
+        if encoder is not None:
+            params["weight"] = jax.eval_shape(encoder.init, key, unroll.to_channels(x))
+    chunk = chunk_for_memory(
+        sample,
+        (params, jax.ShapeDtypeStruct(given.shape, given.dtype)),
+        budget_bytes=fields.memory_gb * 1e9 / config.train.batch_size,
+        num_samples=most,
+    )
+    return dataclasses.replace(
+        smoothing, chunk=min(chunk, fields.num_samples) if chunk < most else None
+    )
+
+
+def make_solver(config: ConfigDict) -> unroll.Solve:
+    """Return the data step's solver that `config.unroll.solver` describes."""
+    fields, closed = config.unroll.solver, unroll.in_closed_form
+    choices: dict[str, Callable[[], unroll.Solve]] = {
+        "conjugate_gradients": lambda: unroll.by_conjugate_gradients(fields.num_iterations),
+        "to_tolerance": lambda: unroll.by_conjugate_gradients_to_tolerance(
+            fields.tolerance, fields.num_iterations
+        ),
+        "closed_form": lambda: closed,
+    }
+    if fields.name == "closed_form" and config.operator.name != "cartesian_mri":
+        raise ValueError(
+            "unroll.solver.name='closed_form' is not accepted: it is of operator.name="
+            f"'cartesian_mri', and the config has {config.operator.name!r}"
+        )
+    return _one_of("unroll.solver.name", fields.name, choices)()
 
 
 def signal_type(config: ConfigDict) -> dict[str, Any]:
@@ -214,33 +333,55 @@ def make_network(config: ConfigDict, *, out_channels: int) -> unroll.Network:
         "unet": lambda: networks.UNet(
             config.width, config.depth, out_channels, residual=config.residual, activation=act
         ),
+        "didn": lambda: networks.DIDN(
+            config.width, config.depth, out_channels, residual=config.residual
+        ),
+        "modl_cnn": lambda: networks.MoDLCNN(
+            config.depth, config.width, out_channels, residual=config.residual
+        ),
     }
     return _one_of("network.name", config.name, choices)()
 
 
-def make_step_size(config: ConfigDict) -> unroll.step_size.StepSize:
-    """Return the step size that `config.unroll.step_size` describes."""
-    choices: dict[str, Callable[[], unroll.step_size.StepSize]] = {
-        "fixed": lambda: unroll.step_size.fixed(config.value),
-        "exponential": lambda: unroll.step_size.exponential(config.init),
-        "sigmoid": lambda: unroll.step_size.sigmoid(config.init, config.scale),
+def make_scalar(field: str, config: ConfigDict) -> unroll.scalar.Scalar:
+    """Return the step size or the regularisation that a part of `config.unroll` describes."""
+    choices: dict[str, Callable[[], unroll.scalar.Scalar]] = {
+        "fixed": lambda: unroll.scalar.fixed(config.value),
+        "exponential": lambda: unroll.scalar.exponential(config.init),
+        "sigmoid": lambda: unroll.scalar.sigmoid(config.init, config.scale),
     }
-    return _one_of("unroll.step_size.name", config.name, choices)()
+    return _one_of(f"{field}.name", config.name, choices)()
 
 
-SCHEMES = ("mse", "adversarial", "input_jitter", "sgd_jitter", "spgd_jitter")
+# Where a reconstruction is averaged over noise.
+PLACES = ("none", "step", "weighted_step", "end_to_end")
+SCHEMES = (
+    "mse",
+    "adversarial",
+    "input_jitter",
+    "sgd_jitter",
+    "spgd_jitter",
+    "denoising",
+    "unrolled_stability",
+)
 
 
 def make_schemes(
-    config: ConfigDict, reconstructor: unroll.Reconstructor, train: Source, measure: Measure
+    config: ConfigDict,
+    reconstructor: unroll.Reconstructor,
+    train: Source,
+    measure: Measure,
+    *,
+    frozen_params: Any = None,
 ) -> dict[str, schemes.Loss]:
-    """Return the training losses by name; all are made, to refuse bad values of any.
+    """Return the training losses by name; all that the reconstructor allows, to refuse bad values.
 
     Args:
         config: the whole config.
         reconstructor: the reconstruction H.
         train: training examples, from which a closed-form level of input jittering is computed.
         measure: measures them.
+        frozen_params: see `build`.
     """
     scheme = config.scheme
     _one_of("scheme.name", scheme.name, dict.fromkeys(SCHEMES))
@@ -248,13 +389,31 @@ def make_schemes(
     threat = attacks.Threat(**scheme.adversarial.threat.to_dict())
     attack = make_attack(scheme.adversarial.attack)
     level = input_level(scheme.input_jitter, train, measure, config.data.noise_std)
-    return {
+    made = {
         "mse": schemes.mse(reconstructor),
         "adversarial": schemes.adversarial(reconstructor, threat, attack),
         "input_jitter": schemes.input_jitter(reconstructor, level),
         "sgd_jitter": jittered,
         "spgd_jitter": jittered,
     }
+    if scheme.name == "denoising":
+        fields = scheme.denoising
+        noise = Smoothing(fields.sigma, fields.num_samples, clamp=fields.clamp or None)
+        made["denoising"] = schemes.denoising(reconstructor, noise)
+    if scheme.name == "unrolled_stability":
+        if config.smoothing.where not in ("step", "weighted_step"):
+            raise ValueError(
+                "scheme.name='unrolled_stability' is not accepted with smoothing.where="
+                f"{config.smoothing.where!r}: 'step' or 'weighted_step' is expected"
+            )
+        stability = scheme.unrolled_stability
+        made["unrolled_stability"] = schemes.unrolled_stability(
+            reconstructor,
+            weight=stability.weight,
+            target=stability.target,
+            frozen_params=frozen_params,
+        )
+    return made
 
 
 def input_level(config: ConfigDict, train: Source, measure: Measure, noise_std: float) -> float:
@@ -284,10 +443,12 @@ def make_jitter(config: ConfigDict) -> unroll.Jitter:
     """Return the jitter that `config.scheme.jitter` describes."""
     jitter, num_iterations = config.scheme.jitter, config.unroll.num_iterations
     if jitter.kind == "matched":
-        if config.unroll.step_size.name != "fixed" or jitter.schedule:
+        stepped = config.unroll.method != "half_quadratic"
+        if not stepped or config.unroll.step_size.name != "fixed" or jitter.schedule:
             raise ValueError(
-                "scheme.jitter.kind='matched' is a schedule for a fixed step: "
-                "unroll.step_size.name='fixed' and an empty scheme.jitter.schedule are expected"
+                "scheme.jitter.kind='matched' is a schedule for a fixed gradient step: "
+                "unroll.step_size.name='fixed', an empty scheme.jitter.schedule and another "
+                "unroll.method than 'half_quadratic' are expected"
             )
         step_size = config.unroll.step_size.value
         schedule = unroll.jitter.matched_jitter(jitter.sigma, step_size, num_iterations)
@@ -330,6 +491,9 @@ def _raw_loss(scheme: schemes.Loss, measure: Measure, *, fresh_noise: bool) -> R
 
 def _check_examples(experiment: Experiment) -> None:
     """Read one example of every set and follow its shape to the metrics."""
+    standard_conditions(
+        experiment.config.data.out_of_distribution, experiment.config.evaluate.attacked
+    )  # refuses unknown names now
     needs_volumes = "volume" in (
         experiment.config.metrics.full_scale,
         experiment.config.metrics.per,

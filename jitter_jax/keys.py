@@ -14,4 +14,16 @@ def domain_key(seed: int, domain: str) -> jax.Array:
         seed: any integer that `jax.random.key` takes.
         domain: what the key is for, such as `"weights"`.
     """
-    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(domain.encode()))
+    return subkey(jax.random.key(seed), domain)
+
+
+def subkey(key: jax.Array, domain: str) -> jax.Array:
+    """Returns the key of one use of a key that has others.
+
+    It is none of the keys that `jax.random.split` makes of few.
+
+    Args:
+        key: PRNG key.
+        domain: what the key is for, such as `"smoothing"`.
+    """
+    return jax.random.fold_in(key, zlib.crc32(domain.encode()))

@@ -6,7 +6,8 @@ public code of "SGD Jittering"); the other two choose single points. The acceler
 is the number of points of the grid over the number that it keeps, calibration included.
 
 Masks are drawn on the host with `numpy.random.RandomState`, whose streams NumPy keeps the same in
-all versions (NEP 19). One seed gives one mask, and no global state is read or changed.
+all versions (NEP 19); only `vdrs_lines_repo` must have the newer generator. One seed gives one
+mask, and no global state is read or changed.
 """
 
 import math
@@ -349,6 +350,43 @@ def variable_density_lines(
     return _lines(draw, shape, acceleration, seed, num_calibration, center_fraction, axis)
 
 
+def vdrs_lines_repo(
+    shape: tuple[int, int], acceleration: float, *, seed: Seed, axis: int = 1
+) -> Mask:
+    """Keeps the central lines, and others drawn with equal chance: a reading of the public code.
+
+    Of `n` lines `round(0.32 n / acceleration)` are central, one line off the frequency zero where
+    `n` is even and they are odd, and `round(n / acceleration)` are kept in all. The name there is
+    "variable density"; `variable_density_lines` with `power=0` is the same kind of mask, centred.
+
+    Args:
+        shape: as in `random_lines`.
+        acceleration: as in `random_lines`.
+        seed: as in `random_lines`; the public code has `1000 * acceleration + n`.
+        axis: as in `random_lines`.
+
+    Raises:
+        ValueError: as in `random_lines`.
+
+    Source: `make_vdrs_mask` of SMUG's public code (there columns), line for line.
+    """
+
+    def draw(rng: np.random.RandomState, central: np.ndarray) -> np.ndarray:
+        num_lines = central.size
+        number = round(_CALIBRATION_SHARE * num_lines / acceleration)
+        start = (num_lines - number) // 2
+        lines = np.zeros(num_lines, bool)
+        lines[start : start + number] = True
+        num_others = round(num_lines / acceleration) - number
+        # The one mask that is drawn by NumPy's newer generator.
+        del rng
+        own = np.random.default_rng(_checked_seed(seed))
+        lines[own.choice(np.flatnonzero(~lines), num_others, replace=False)] = True
+        return lines
+
+    return _lines(draw, shape, acceleration, seed, 0, None, axis)
+
+
 def poisson_disc(
     shape: tuple[int, int],
     acceleration: float,
@@ -479,6 +517,7 @@ MASKS: dict[str, Callable[..., Mask]] = {
     "magic": magic_lines,
     "gaussian": gaussian_lines,
     "variable_density": variable_density_lines,
+    "vdrs_repo": vdrs_lines_repo,
     "poisson_disc": poisson_disc,
     "radial": radial,
 }

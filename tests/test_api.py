@@ -26,9 +26,12 @@ POSITIONAL_KEYS = {
     "jitter_jax.data.batch.Batch.lift": "second of two, handed to `function` in its place",
     "jitter_jax.unroll.reconstructor.Network.init": "the form of Linen's init",
     "jitter_jax.train.step.init_state": "a part of the state, like the parameters before it",
+    "jitter_jax.smoothing.monte_carlo": "the argument of `draw`, which stands before it",
+    "jitter_jax.keys.subkey": "turned into another key",
     # A draw is the whole purpose of these: the key comes first, as in jax.random.
     "jitter_jax.attacks.threat.Ball.sample": "as in jax.random",
     "jitter_jax.noise.normal_like": "as in jax.random",
+    "jitter_jax.smoothing.Smoothing.perturb": "as in jax.random",
     "jitter_jax.unroll.iterate.check_jitter": "checked, not drawn from",
 }
 

@@ -172,6 +172,11 @@ def test_closed_form_level_counts_real_numbers_that_are_measured():
 def test_every_scheme_trains_on_kspace(scheme):
     config = small_mri()
     config.scheme.name = scheme
+    config.unroll.sees_measurement = False  # of a denoiser
+    if scheme == "denoising":
+        config.unroll.method = "proximal"
+    if scheme == "unrolled_stability":
+        config.smoothing.update({"where": "step", "num_samples": 2})
     config.network.update({"width": 4, "depth": 2})
     built = experiment.build(config)
     examples = next(evaluation_batches(built.sources["train"], 2))
@@ -184,6 +189,32 @@ def test_every_scheme_trains_on_kspace(scheme):
     leaves = jax.tree.leaves(gradient)
     assert np.isfinite(value) and all(np.isfinite(leaf).all() for leaf in leaves)
     assert any(np.abs(leaf).max() > 0 for leaf in leaves)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"pretrain.num_steps": 2}, "a first stage .* no denoiser"),
+        ({"scheme.name": "denoising"}, "no denoiser"),
+        (
+            {"smoothing.where": "end_to_end", "unroll.start": "measurement"},
+            r"'end_to_end' is not accepted with unroll\.start='measurement'",
+        ),
+        (
+            {
+                "unroll.method": "half_quadratic",
+                "unroll.step_size.name": "fixed",
+                "scheme.jitter.kind": "matched",
+            },
+            "another unroll.method than 'half_quadratic'",
+        ),
+    ],
+)
+def test_what_does_not_go_together_is_refused(fields, message):
+    config = small_mri()
+    config.update_from_flattened_dict(fields)
+    with pytest.raises(ValueError, match=message):
+        experiment.build(config)
 
 
 @pytest.mark.parametrize("fresh", [False, True])
@@ -234,7 +265,7 @@ def test_matched_jitter_from_config():
     config = seismic.get_config()
     config.unroll.num_iterations = 3
     config.scheme.jitter.update({"kind": "matched", "sigma": 1.0})
-    with pytest.raises(ValueError, match="fixed step"):
+    with pytest.raises(ValueError, match="fixed gradient step"):
         experiment.make_jitter(config)
     config.unroll.step_size.update({"name": "fixed", "value": 0.5})
     jitter = experiment.make_jitter(config)
@@ -344,6 +375,7 @@ def test_file_sources(tmp_path):
         ({"data.num_validation": 6}, "num_validation=6"),
         ({"data.file.test": ""}, "data.file.test is empty"),
         ({"data.out_of_distribution": ("small_bias",)}, "small_bias"),
+        ({"evaluate.attacked": ("test",)}, r"evaluate\.attacked='test' is not accepted"),
         ({"data.out_of_distribution": ("sigmoid",)}, "data.folder is empty"),
     ],
 )

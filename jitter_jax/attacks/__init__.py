@@ -3,6 +3,7 @@
 from jitter_jax.attacks.energy import kspace_energy as kspace_energy
 from jitter_jax.attacks.fgsm import fgsm as fgsm
 from jitter_jax.attacks.objective import Objective as Objective
+from jitter_jax.attacks.objective import expectation as expectation
 from jitter_jax.attacks.objective import perturbed as perturbed
 from jitter_jax.attacks.objective import reconstruction_error as reconstruction_error
 from jitter_jax.attacks.pgd import pgd as pgd

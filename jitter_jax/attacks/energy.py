@@ -21,8 +21,8 @@ def kspace_energy(operator: LinearOperator, change: Array) -> dict[str, Array]:
     """Returns the fractions of `||change||^2` by place in centred k-space.
 
     Args:
-        operator: the operator A = M F of MRI, in any reading of its adjoint.
-        change: what an attack added to a measurement, `(height, width, ...)`.
+        operator: the operator A of MRI, with one coil or several, in any reading of its adjoint.
+        change: what an attack added to a measurement, `(height, width, coils)`.
 
     Returns:
         `"unsampled"`, and for the rings between the radii of `RINGS` `"radius 0-0.1"` and so on, up
@@ -32,8 +32,10 @@ def kspace_energy(operator: LinearOperator, change: Array) -> dict[str, Array]:
     energy = jnp.square(jnp.abs(change))
     total = jnp.sum(energy)
     divisor = jnp.where(total > 0, total, 1)
-    # What A makes of a flat spectrum is its mask, also in the reading that lets attacks anywhere.
-    sampled = jnp.abs(operator.forward(centred_ifft2(jnp.ones_like(change)))) > 0.5
+    sampled = operator.support()
+    if sampled is None:
+        # In the reading that lets attacks anywhere, what A makes of a flat spectrum is its mask.
+        sampled = jnp.abs(operator.forward(centred_ifft2(jnp.ones_like(change)))) > 0.5
     unsampled = jnp.where(sampled, 0, energy)
     shares = {"unsampled": jnp.sum(unsampled) / divisor}
     height, width = change.shape[:2]

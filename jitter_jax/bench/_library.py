@@ -24,7 +24,7 @@ def make_work(case: Case, problem: str, config: Plain) -> Work:
     raw = next(evaluation_batches(experiment.sources["train"], config["train"]["batch_size"]))
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     if case.kind == "train":  # the step of `bin/train`, from the input pipeline's batch
-        train, compile_s = _compile(step, state, raw)
+        train, costs = _compile(step, state, raw)
 
         def run():
             nonlocal state  # which the step donates
@@ -32,7 +32,7 @@ def make_work(case: Case, problem: str, config: Plain) -> Work:
             if not metrics["finite"]:
                 raise ValueError("the training step gave a loss or a gradient that is not finite")
 
-        return Work(run, parameters, compile_s)
+        return Work(run, parameters, **costs)
     measured = experiment.measure(raw, "train")
     # Not at zero, where the projection has nothing to do.
     arguments = (state.params, measured, 0.04 * jnp.roll(measured.measurement, 1, axis=1))
@@ -40,8 +40,8 @@ def make_work(case: Case, problem: str, config: Plain) -> Work:
     batched = jax.jit(
         lambda params, batch, delta: batch.lift(partial(one, params), jax.random.key(0), delta)
     )
-    compiled, compile_s = _compile(batched, *arguments)
-    return Work(lambda: jax.block_until_ready(compiled(*arguments)), parameters, compile_s)
+    compiled, costs = _compile(batched, *arguments)
+    return Work(lambda: jax.block_until_ready(compiled(*arguments)), parameters, **costs)
 
 
 def _pgd_step(experiment: Any):
@@ -66,7 +66,9 @@ def _inference(experiment: Any):
     )
 
 
-def _compile(function: Any, *arguments: Any) -> tuple[Any, float]:
+def _compile(function: Any, *arguments: Any) -> tuple[Any, Plain]:
     begin = time.perf_counter()
     compiled = function.lower(*arguments).compile()
-    return compiled, time.perf_counter() - begin
+    seconds = time.perf_counter() - begin
+    temp_bytes = compiled.memory_analysis().temp_size_in_bytes
+    return compiled, {"compile_s": seconds, "temp_bytes": temp_bytes}

@@ -15,17 +15,28 @@ EPSILON, STEP_SIZE = 0.05, 0.125
 
 
 class Sizes(NamedTuple):
-    """Of one batch, and of the unroll; None is the problem's own."""
+    """Of one batch, of the unroll, and of the smoothing; None is the problem's own.
+
+    Attributes:
+        height: rows of a signal.
+        width: columns of a signal.
+        batch: signals in a batch.
+        iterations: K.
+        samples: noisy copies that a smoothed step averages over.
+        chunk: copies computed at once; 0 takes all.
+    """
 
     height: int | None = None
     width: int | None = None
     batch: int | None = None
     iterations: int | None = None
+    samples: int | None = None
+    chunk: int | None = None
 
     def or_those_of(self, other: "Sizes") -> "Sizes":
-        """Return these sizes, with another's in place of None."""
+        """Return these sizes, with another's in place of None, and None where that has none."""
         pairs = zip(self, other, strict=True)
-        return Sizes(*(theirs if own is None else own for own, theirs in pairs))
+        return Sizes(*(theirs if None in (own, theirs) else own for own, theirs in pairs))
 
 
 class Case(NamedTuple):
@@ -45,6 +56,7 @@ class Case(NamedTuple):
 CASES = {
     "train_mse": Case("train", "mse", 3),
     "train_sgd_jitter": Case("train", "sgd_jitter", 3),
+    "train_smug": Case("train", "unrolled_stability", 3),
     "pgd_step": Case("pgd", "mse", 2),
     "inference": Case("inference", "mse", 1),
 }
@@ -59,11 +71,14 @@ class Work(NamedTuple):
         run: does it once, and returns when it is done.
         parameters: number of learned parameters.
         compile_s: seconds of tracing and compiling; None where nothing is compiled.
+        temp_bytes: memory that the compiled program takes beside its arguments and results; None
+            where that is not known.
     """
 
     run: Callable[[], Any]
     parameters: int
     compile_s: float | None = None
+    temp_bytes: int | None = None
 
 
 class Problem(NamedTuple):
@@ -76,12 +91,16 @@ class Problem(NamedTuple):
         shape_field: field of the config that holds height and width.
         forward_flops: floating-point operations of the convolutions in one reconstruction of the
             batch, from the case's config.
+        cases: names in `CASES` of what can be timed.
+        frameworks: names in `FRAMEWORKS` of what the problem is written in.
     """
 
     settings: Mapping[str, Any]
     sizes: Sizes
     shape_field: str
     forward_flops: Callable[[Plain], float]
+    cases: tuple[str, ...] = ("train_mse", "train_sgd_jitter", "pgd_step", "inference")
+    frameworks: tuple[str, ...] = tuple(FRAMEWORKS)
 
 
 def _seismic_flops(config: Plain) -> float:
@@ -96,14 +115,32 @@ def _mri_flops(config: Plain) -> float:
     return _flops(kernels, config["data"]["images"]["shape"], config)
 
 
+def _smug_flops(config: Plain) -> float:
+    w, blocks = config["network"]["width"], config["network"]["depth"]
+    levels = (  # by the halvings of height and width, which are padded to a multiple of 8
+        [(3, 2, w), (3, w // 4, 2)],
+        [*[(3, w, w)] * 2, (1, blocks * w, w), *[*[(3, w, w)] * 5, (1, 2 * w, w)] * blocks],
+        [(3, w, 2 * w), *[(3, 2 * w, 2 * w)] * 2, (1, 4 * w, 2 * w), (1, 2 * w, 4 * w)] * blocks,
+        [(3, 2 * w, 4 * w), (3, 4 * w, 4 * w), (1, 4 * w, 8 * w)] * blocks,
+    )
+    height, width = (-(-side // 8) * 8 for side in config["data"]["images"]["shape"])
+    return sum(
+        _flops(kernels, (height >> halvings, width >> halvings), config)
+        for halvings, kernels in enumerate(levels)
+    )
+
+
 def _flops(kernels: Sequence[tuple[int, int, int]], shape: tuple[int, int], config: Plain) -> float:
     """Return the operations of convolutions `(size, inputs, outputs)` in all iterations."""
     pixels = config["train"]["batch_size"] * shape[0] * shape[1]
     flops = sum(2 * size**2 * inputs * outputs * pixels for size, inputs, outputs in kernels)
-    return float(config["unroll"]["num_iterations"] * flops)
+    evaluations = config["unroll"]["num_iterations"]
+    if config["scheme"]["name"] == "unrolled_stability":  # of every copy, and of the truth once
+        evaluations = config["smoothing"]["num_samples"] * evaluations + 1
+    return float(evaluations * flops)
 
 
-# A problem needs a row here, and one in `_torch_peer.PEERS`.
+# A problem needs a row here, and one in `_torch_peer.PEERS` if that is among its frameworks.
 PROBLEMS = {
     "seismic": Problem(
         {
@@ -147,13 +184,59 @@ PROBLEMS = {
         "data.images.shape",
         _mri_flops,
     ),
+    "smug": Problem(
+        {
+            "data.kind": "phantoms",
+            "data.normalisation": "zero_filled",
+            "data.sampling.mask": "gaussian",
+            "data.sampling.acceleration": 4.0,
+            "data.sampling.axis": 1,
+            "data.coils.num": 4,
+            "data.coils.maps": "simulated",
+            "data.coils.vary": "fixed",
+            "operator.name": "sense",
+            "network.name": "didn",
+            "network.depth": 1,
+            "network.width": 16,
+            "network.residual": True,
+            "unroll.method": "half_quadratic",
+            "unroll.start": "adjoint",
+            "unroll.sees_measurement": False,
+            "unroll.regularisation.name": "fixed",
+            "unroll.regularisation.value": 1.0,
+            "unroll.solver.name": "conjugate_gradients",
+            "unroll.solver.num_iterations": 6,
+            "smoothing.sigma": 0.01,
+            "smoothing.clamp": 0.0,
+            "scheme.unrolled_stability.weight": 1.0,
+            "scheme.unrolled_stability.target": "denoised_truth",
+            "optimizer.name": "adam",
+        },
+        Sizes(128, 128, 1, 4, samples=10, chunk=0),
+        "data.images.shape",
+        _smug_flops,
+        cases=("train_mse", "train_smug", "pgd_step", "inference"),
+        frameworks=("jax",),
+    ),
 }
+
+
+def case_sizes(problem: str, sizes: Sizes, scheme: str) -> Sizes:
+    """Return the sizes of one case; None are those that it does not have."""
+    sizes = sizes.or_those_of(PROBLEMS[problem].sizes)
+    if scheme != "unrolled_stability":
+        return sizes._replace(samples=None, chunk=None)
+    assert sizes.samples is not None
+    return sizes._replace(chunk=min(sizes.chunk or sizes.samples, sizes.samples))
 
 
 def case_config(problem: str, sizes: Sizes, scheme: str, remat: str | None = None) -> Plain:
     """Return the config of one case, as plain values."""
     config = default_config()
-    sizes = sizes.or_those_of(PROBLEMS[problem].sizes)
+    sizes = case_sizes(problem, sizes, scheme)
+    if sizes.samples is not None:
+        config.smoothing.where = "step"
+        config.smoothing.num_samples, config.smoothing.chunk = sizes.samples, sizes.chunk
     config.update_from_flattened_dict(
         {
             **PROBLEMS[problem].settings,

@@ -25,9 +25,10 @@ from jitter_jax.bench.cases import (
     Plain,
     Sizes,
     case_config,
+    case_sizes,
 )
 from jitter_jax.bench.loader import loader_rate
-from jitter_jax.bench.report import describe_machine, format_report, overhead, table_row
+from jitter_jax.bench.report import describe_machine, format_report, growth, overhead, table_row
 from jitter_jax.config import default_config
 
 _REMATS = ("keep_costly", "full", "none")
@@ -38,6 +39,7 @@ def bench(
     problems: Sequence[str] = tuple(PROBLEMS),
     *,
     sizes: Sizes,
+    scale: str | None = None,
     cases: Sequence[str] = tuple(CASES),
     repeats: int = 9,
     pairs: int = 9,
@@ -51,13 +53,15 @@ def bench(
     """Time the cases of the problems, print a Markdown table and write a report.
 
     Args:
-        problems: names in `PROBLEMS`.
+        problems: names in `PROBLEMS`; those that have none of the cases are left out.
         sizes: of the batch; those of each problem where None.
-        cases: names in `CASES`.
+        scale: `"field:v1,v2,..."` takes one of the `sizes` from value to value, in the cases that
+            have it, and fits how these grow.
+        cases: names in `CASES`; a problem takes those that it has.
         repeats: timed runs of each case, at least 1.
         pairs: pairs of training steps, with jitter and without, for the jitter's overhead; 0 leaves
             it out, and so does a choice of cases without both.
-        peer: `"torch"` or `"none"`.
+        peer: `"torch"`, for the problems that are written in it, or `"none"`.
         threads: processors to use; all that the process may use if None.
         remat: `unroll.remat` of the config; its default if None.
         loader: folder of fastMRI files, to measure how fast slices come from it.
@@ -71,24 +75,31 @@ def bench(
         ValueError: an argument is not accepted, or PyTorch is missing.
         ChildProcessError: a worker died, as of too little memory.
     """
-    _check_arguments(problems, sizes, cases, repeats, pairs, peer, remat, output)
+    problems = _check_arguments(problems, sizes, cases, repeats, pairs, peer, remat, output)
     threads = _checked_threads(threads)
-    frameworks = ["jax"] if peer == "none" else list(FRAMEWORKS)
+    scaled = _scaled(sizes, scale, problems, cases)
     say = partial(print, file=sys.stderr, flush=True) if progress else lambda text: None
     load_before = os.getloadavg()
     rows, overheads = [], []
     for problem in problems:
-        parts = {name: case_config(problem, sizes, CASES[name].scheme, remat) for name in cases}
+        frameworks = [f for f in PROBLEMS[problem].frameworks if f in ("jax", peer)]
+        schemes = {name: CASES[name].scheme for name in cases if name in PROBLEMS[problem].cases}
         job = {"problem": problem, "threads": threads}
         jobs = [
-            {**job, "framework": framework, "cases": {name: part}}
-            for name, part in parts.items()
+            {
+                **job,
+                "framework": framework,
+                "sizes": own._asdict(),
+                "cases": {name: case_config(problem, own, scheme, remat)},
+            }
+            for name, scheme in schemes.items()
+            for own in dict.fromkeys(case_sizes(problem, each, scheme) for each in scaled)
             for framework in frameworks
         ]
         measured = alternate(jobs, repeats, say)
         rows += [table_row(one, measured) for one in measured]
-        if pairs and set(OVERHEAD_OF) <= set(cases):
-            both = {name: parts[name] for name in OVERHEAD_OF}
+        if pairs and set(OVERHEAD_OF) <= set(schemes):
+            both = {name: case_config(problem, sizes, schemes[name], remat) for name in OVERHEAD_OF}
             jobs = [{**job, "framework": framework, "cases": both} for framework in frameworks]
             overheads += [overhead(one) for one in alternate(jobs, pairs, say)]
     loading = None
@@ -99,14 +110,17 @@ def bench(
         "loader": loading,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "sizes": {name: sizes.or_those_of(PROBLEMS[name].sizes)._asdict() for name in problems},
+        "scale": scale,
         "repeats": repeats,
         "pairs": pairs,
         "threads": threads,
         "remat": remat or default_config().unroll.remat,
-        **describe_machine(frameworks),
+        **describe_machine({row["framework"] for row in rows}),
         "environment": _environment(threads),
         "load_average": {"before": load_before, "after": os.getloadavg()},
         "rows": rows,
+        "growth": [] if scale is None else growth(rows, scale.partition(":")[0]),
+        "without_peer": [p for p in problems if peer not in ("none", *PROBLEMS[p].frameworks)],
         "jitter_overhead": overheads,
     }
     if output is not None:
@@ -115,8 +129,9 @@ def bench(
     return report
 
 
-def _check_arguments(problems, sizes, cases, repeats, pairs, peer, remat, output) -> None:
-    numbers = [(name, number, 1) for name, number in sizes._asdict().items()]
+def _check_arguments(problems, sizes, cases, repeats, pairs, peer, remat, output) -> list[str]:
+    """Return the problems that have one of the cases."""
+    numbers = [(name, number, int(name != "chunk")) for name, number in sizes._asdict().items()]
     for name, number, least in (*numbers, ("repeats", repeats, 1), ("pairs", pairs, 0)):
         if number is not None and number < least:
             raise ValueError(f"{name}={number} is not accepted: at least {least} is expected")
@@ -129,7 +144,11 @@ def _check_arguments(problems, sizes, cases, repeats, pairs, peer, remat, output
         for value in values or [""]:
             if value not in accepted:
                 raise ValueError(f"{name}={value!r} is not accepted: of {[*accepted]} are expected")
-    if peer == "torch" and importlib.util.find_spec("torch") is None:
+    problems = [problem for problem in problems if set(PROBLEMS[problem].cases) & set(cases)]
+    if not problems:
+        raise ValueError(f"cases={','.join(cases)!r} is not accepted: no problem asked for has one")
+    needs_torch = peer == "torch" and any("torch" in PROBLEMS[p].frameworks for p in problems)
+    if needs_torch and importlib.util.find_spec("torch") is None:
         raise ValueError(
             "peer='torch' needs PyTorch, which is not installed: pip install 'jitter_jax[bench]', "
             "or --peer=none times the library alone"
@@ -138,6 +157,27 @@ def _check_arguments(problems, sizes, cases, repeats, pairs, peer, remat, output
         raise ValueError(
             f"json={str(output)!r} is not accepted: a file in a folder that exists is expected"
         )
+    return problems
+
+
+def _scaled(
+    sizes: Sizes, scale: str | None, problems: Sequence[str], cases: Sequence[str]
+) -> list[Sizes]:
+    """Return the sizes with each value of a scale."""
+    if scale is None:
+        return [sizes]
+    field, _, text = scale.partition(":")
+    values = sorted({int(v) if v.strip().isdecimal() else 0 for v in text.split(",")})
+    if field not in Sizes._fields or values[0] < 1 or len(values) < 2:
+        raise ValueError(
+            f"scale={scale!r} is not accepted: two or more numbers of at least 1 are expected for "
+            f"one of {[*Sizes._fields]}, as in 'samples:1,2,5'"
+        )
+    scaled = [sizes._replace(**{field: value}) for value in values]
+    timed = [(p, CASES[c].scheme) for p in problems for c in cases if c in PROBLEMS[p].cases]
+    if all(len({case_sizes(p, each, scheme) for each in scaled}) == 1 for p, scheme in timed):
+        raise ValueError(f"scale={scale!r} is not accepted: it changes none of the cases")
+    return scaled
 
 
 def _checked_threads(threads: int | None) -> int:

@@ -4,7 +4,7 @@ import importlib.metadata
 import os
 import platform
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,12 @@ def table_row(measured: Plain, others: Sequence[Plain]) -> Plain:
     problem, framework = measured["problem"], measured["framework"]
     seconds, cpu_s = _times(measured)
     gflop = 1e-9 * CASES[case].passes * PROBLEMS[problem].forward_flops(config)
+    temp_bytes = measured["temp_bytes"][0]
     row = {
         "problem": problem,
         "case": case,
         "framework": framework,
+        "sizes": measured["sizes"],
         "parameters": measured["parameters"],
         "seconds": seconds,
         "median_s": statistics.median(seconds),
@@ -37,12 +39,14 @@ def table_row(measured: Plain, others: Sequence[Plain]) -> Plain:
         "cores": _median_ratio(cpu_s, seconds),
         "peak_gb": 1e-9 * measured["peak_bytes"],
         "import_gb": 1e-9 * measured["import_bytes"],
+        "temp_gb": None if temp_bytes is None else 1e-9 * temp_bytes,
         "compile_s": measured["compile_s"][0],
         "torch_over_jax": None,
         "torch_over_jax_cpu": None,
     }
     for other in others:
-        if (framework, other["framework"]) == ("jax", "torch") and case in other["cases"]:
+        pair = framework, other["framework"]
+        if pair == ("jax", "torch") and measured["cases"] == other["cases"]:
             their_seconds, their_cpu_s = _times(other)
             row["torch_over_jax"] = _median_ratio(their_seconds, seconds)
             row["torch_over_jax_cpu"] = _median_ratio(their_cpu_s, cpu_s)
@@ -75,6 +79,45 @@ def overhead(measured: Plain) -> Plain:
     }
 
 
+def growth(rows: Sequence[Plain], field: str) -> list[Plain]:
+    """Return how each case grows with one of its sizes: `seconds = a + b value`.
+
+    Args:
+        rows: lines of the table, those of a case with different values of the size.
+        field: in `Sizes`.
+
+    Returns:
+        The least squares fit to the medians of every case of several lines.
+    """
+    alike: dict[tuple[str, ...], list[Plain]] = {}
+    for row in rows:
+        alike.setdefault((row["problem"], row["case"], row["framework"]), []).append(row)
+    found = []
+    for (problem, case, framework), group in alike.items():
+        if len(group) == 1:  # it has no such size
+            continue
+        values, medians = (
+            [row["sizes"][field] for row in group],
+            [row["median_s"] for row in group],
+        )
+        slope, intercept = statistics.linear_regression(values, medians)
+        errors = [abs(intercept + slope * v - s) for v, s in zip(values, medians, strict=True)]
+        found.append(
+            {
+                "problem": problem,
+                "case": case,
+                "framework": framework,
+                "field": field,
+                "values": values,
+                "intercept_s": intercept,
+                "slope_s": slope,
+                "largest_deviation_s": max(errors),
+                "peak_gb": [row["peak_gb"] for row in group],
+            }
+        )
+    return found
+
+
 # Title, field and format of each number in the table.
 _COLUMNS = (
     ("median s", "median_s", ".3f"),
@@ -84,17 +127,19 @@ _COLUMNS = (
     ("cores", "cores", ".2f"),
     ("peak GB", "peak_gb", ".2f"),
     ("import GB", "import_gb", ".2f"),
+    ("temp GB", "temp_gb", ".3f"),
     ("compile s", "compile_s", ".1f"),
     ("PyTorch / JAX", "torch_over_jax", ".2f"),
     ("by CPU", "torch_over_jax_cpu", ".2f"),
 )
 _NOTES = (
     "GFLOP/s, of the median, counts convolutions alone: 2 k k inputs outputs pixels forward, a "
-    "training step three times that, a PGD step twice. CPU s: median processor time, which other "
-    "programs disturb less. Cores: that over wall time. Peak and import: largest resident memory "
-    "of the case's process, in all and after its imports. PyTorch / JAX: median over rounds, above "
-    "1 JAX is faster; by CPU: of the processor times. Workers wait with OMP_WAIT_POLICY=passive "
-    "and KMP_BLOCKTIME=0."
+    "training step three times that, a PGD step twice; what is computed again does not count. "
+    "CPU s: median processor time, which other programs disturb less. Cores: that over wall time. "
+    "Peak and import: largest resident memory of the case's process, in all and after its "
+    "imports; the compiler takes its share. Temp: what the compiled program takes beside its "
+    "arguments and results. PyTorch / JAX: median over rounds, above 1 JAX is faster; by CPU: of "
+    "the processor times. Workers wait with OMP_WAIT_POLICY=passive and KMP_BLOCKTIME=0."
 )
 
 
@@ -111,16 +156,29 @@ def format_report(report: Plain) -> str:
         f"processors; load average {load['before'][0]:.1f} before, {load['after'][0]:.1f} after; "
         f"{versions}",
         "",
-        f"{sizes}; remat {report['remat']}; {report['repeats']} alternated runs",
+        f"{sizes}{', or as a case says' if report['scale'] else ''}; remat {report['remat']}; "
+        f"{report['repeats']} alternated runs",
         "",
         "| problem | case | | " + " | ".join(title for title, _, _ in _COLUMNS) + " |",
         "| --- | --- | --- |" + " ---: |" * len(_COLUMNS),
     ]
+    named = {"samples", "chunk", str(report["scale"]).partition(":")[0]}
     for row in report["rows"]:
         numbers = ["" if row[key] is None else f"{row[key]:{form}}" for _, key, form in _COLUMNS]
-        cells = [row["problem"], row["case"], FRAMEWORKS[row["framework"]], *numbers]
+        own = [f"{key} = {size}" for key, size in row["sizes"].items() if key in named and size]
+        case = ", ".join([row["case"], *own])
+        cells = [row["problem"], case, FRAMEWORKS[row["framework"]], *numbers]
         lines.append("| " + " | ".join(cells) + " |")
     lines.append("")
+    for fit in report["growth"]:
+        peaks = ", ".join(f"{peak:.2f}" for peak in fit["peak_gb"])
+        lines.append(
+            f"Growth, {fit['problem']} {fit['case']}, {FRAMEWORKS[fit['framework']]}: "
+            f"{fit['intercept_s']:.3g} {fit['slope_s']:+.3g} * {fit['field']} seconds (least "
+            f"squares over the medians, off by {fit['largest_deviation_s']:.2g} s at most); peak "
+            f"{peaks} GB at {', '.join(map(str, fit['values']))}"
+        )
+    lines += [f"No PyTorch peer: {problem}" for problem in report["without_peer"]]
     for jitter in report["jitter_overhead"]:
         low, high = jitter["quartiles"]
         lines.append(
@@ -131,7 +189,7 @@ def format_report(report: Plain) -> str:
         )
     if (loader := report["loader"]) is not None:
         steps = [
-            f"{report['sizes'][row['problem']]['batch'] / row['median_s']:.1f} in {row['case']}"
+            f"{row['sizes']['batch'] / row['median_s']:.1f} in {row['case']}"
             for row in report["rows"]
             if row["problem"] == "mri" and row["framework"] == "jax"
         ]
@@ -143,7 +201,7 @@ def format_report(report: Plain) -> str:
     return "\n".join([*lines, "", _NOTES])
 
 
-def describe_machine(frameworks: Sequence[str]) -> dict[str, Any]:
+def describe_machine(frameworks: Collection[str]) -> dict[str, Any]:
     """Return processor, system and versions."""
     versions = {"python": platform.python_version()}
     packages = ["jitter_jax", "jax", "jaxlib", "flax", "optax", "numpy"]

@@ -42,6 +42,7 @@ def _replies(job: dict[str, Any]):
         "import_bytes": import_bytes,
         "parameters": works[0].parameters,
         "compile_s": [work.compile_s for work in works],
+        "temp_bytes": [work.temp_bytes for work in works],
     }
     order = list(range(len(works)))
     for line in sys.stdin:

@@ -10,7 +10,14 @@ from ml_collections import ConfigDict
 
 from jitter_jax import experiment as experiments
 from jitter_jax.attacks import Threat, perturbed
-from jitter_jax.commands.evaluate import KEPT, evaluate, first_examples, list_skipped, write_json
+from jitter_jax.commands.evaluate import (
+    KEPT,
+    evaluate,
+    first_examples,
+    list_skipped,
+    run_conditions,
+    write_json,
+)
 from jitter_jax.commands.runs import load_config, load_trained
 from jitter_jax.evaluate.evaluator import Evaluated
 from jitter_jax.evaluate.figures import (
@@ -21,7 +28,7 @@ from jitter_jax.evaluate.figures import (
     visible,
     visible_title,
 )
-from jitter_jax.evaluate.table import Condition, format_rows, standard_conditions, write_csv
+from jitter_jax.evaluate.table import Condition, format_rows, write_csv
 from jitter_jax.experiment import Experiment
 
 Results = dict[str, Evaluated]
@@ -60,19 +67,12 @@ def attack_runs(
     """
     for epsilon in epsilons:
         Threat(epsilon)  # refuses what is not a size
-    names = [Path(workdir).name for workdir in workdirs]
-    if len(set(names)) < len(names):
-        raise ValueError(f"workdirs must have different names, got {names}")
-    configs = [load_config(workdir, overrides) for workdir in workdirs]
-    check_comparable(names, configs)
+    configs = comparable_configs(workdirs, overrides)
     runs = {
-        name: experiments.build(c, num_iterations=num_iterations)
-        for name, c in zip(names, configs, strict=True)
+        name: experiments.build(c, num_iterations=num_iterations) for name, c in configs.items()
     }
     trained = [load_trained(workdir) for workdir in workdirs]
-    output = Path(output)
-    if output.exists() and not output.is_dir():
-        raise ValueError(f"output={str(output)!r} is not accepted: it is not a folder")
+    output = checked_folder(output)
     report: dict[str, Any] = {"runs": []}
     results: dict[str, Results] = {}
     for (name, experiment), (*_, params, step) in zip(runs.items(), trained, strict=True):
@@ -104,7 +104,39 @@ def conditions_of(experiment: Experiment, epsilons: Sequence[float]) -> list[Con
         for name, attack in (("average case", "random"), ("worst case", "worst"))
         for epsilon in epsilons
     ]
-    return standard_conditions(experiment.config.data.out_of_distribution) + curve
+    return run_conditions(experiment) + curve
+
+
+def comparable_configs(
+    workdirs: Sequence[str | Path], overrides: Mapping[str, Any]
+) -> dict[str, ConfigDict]:
+    """Return the configs of runs, by the names of their folders.
+
+    Args:
+        workdirs: folders of the runs.
+        overrides: fields that differ from the runs' configs, by dotted name.
+
+    Raises:
+        ValueError: two folders have one name, or the runs are not of one problem.
+    """
+    names = [Path(workdir).name for workdir in workdirs]
+    if len(set(names)) < len(names):
+        raise ValueError(f"workdirs must have different names, got {names}")
+    configs = [load_config(workdir, overrides) for workdir in workdirs]
+    check_comparable(names, configs)
+    return dict(zip(names, configs, strict=True))
+
+
+def checked_folder(path: str | Path) -> Path:
+    """Return a path that is a folder, or that one can be made at.
+
+    Raises:
+        ValueError: there is something else.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"output={str(path)!r} is not accepted: it is not a folder")
+    return path
 
 
 def check_comparable(names: Sequence[str], configs: Sequence[ConfigDict]) -> None:

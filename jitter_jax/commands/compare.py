@@ -36,8 +36,10 @@ def compare(
     Args:
         config: the experiment; its scheme and seeds are replaced.
         workdir: folder of the runs, one subfolder each.
-        schemes: names of schemes, `name` or `name@method` of the unroll (`mse@proximal` is the
-            reference of `spgd_jitter`); differences are taken to the first.
+        schemes: names of schemes, `name[@method][+where]`: a method of the unroll (`mse@proximal`
+            is the reference of `spgd_jitter`) and a place of smoothing (`mse+end_to_end` is RS-E2E,
+            `unrolled_stability+step` SMUG); differences are taken to the first. Where there is a
+            first stage, those of a seed and a method share it.
         num_seeds: at least 1.
         progress: whether to show progress bars.
 
@@ -50,12 +52,13 @@ def compare(
     if num_seeds < 1:
         raise ValueError(f"seeds={num_seeds} is not accepted: at least 1 is expected")
     for scheme in schemes:
-        build(config_of(config, scheme, 0))  # refuses now what would stop a later run
+        build(config_of(config, scheme, 0, workdir))  # refuses now what would stop a later run
     values: Values = {}
     for seed in range(num_seeds):
         for scheme in schemes:
-            folder = Path(workdir) / f"{scheme.replace('@', '-')}-{seed}"
-            report = _finished(config_of(config, scheme, seed), folder, progress=progress)
+            folder = Path(workdir) / f"{scheme.replace('@', '-').replace('+', '-')}-{seed}"
+            run = config_of(config, scheme, seed, workdir)
+            report = _finished(run, folder, progress=progress)
             _collect(values, scheme, report)
     summary = summarise(values, schemes)
     write_json(Path(workdir) / "summary.json", summary)
@@ -65,25 +68,31 @@ def compare(
     return summary
 
 
-def config_of(config: ConfigDict, scheme: str, seed: int) -> ConfigDict:
+def config_of(config: ConfigDict, scheme: str, seed: int, workdir: str | Path) -> ConfigDict:
     """Return the config of one run.
 
     Args:
         config: the experiment.
-        scheme: name of a scheme; `mse@proximal` also names the method of the unroll.
+        scheme: `name[@method][+where]`, see `compare`.
         seed: of data and training.
+        workdir: folder of all runs.
     """
     config = config.copy_and_resolve_references()
     config.seed = config.data.seed = seed
+    scheme, _, where = scheme.partition("+")
     config.scheme.name, _, method = scheme.partition("@")
     config.unroll.method = method or config.unroll.method
+    config.smoothing.where = where or config.smoothing.where
+    if config.pretrain.num_steps:
+        method = resolve(config).unroll.method
+        config.pretrain.workdir = str(Path(workdir) / f"pretrain-{method}-{seed}")
     return config
 
 
 def _finished(config: ConfigDict, workdir: Path, *, progress: bool) -> dict[str, Any]:
     path = workdir / "evaluation.json"
     if path.exists():
-        check_config(workdir, resolve(config))
+        check_config(workdir, resolve(config), may_change=("pretrain.workdir",))
         report = json.loads(path.read_text())
         if report["step"] == config.train.num_steps:
             return report

@@ -1,7 +1,7 @@
 """Evaluate one trained reconstructor, and write down what every number means."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ def evaluate_run(
     Returns:
         The report that was written.
     """
-    conditions = standard_conditions(experiment.config.data.out_of_distribution)
+    conditions = run_conditions(experiment)
     report, _ = evaluate(experiment, params, conditions, progress=progress)
     report = {"step": step, **report}
     write_json(path, report)
@@ -56,6 +56,7 @@ def evaluate(
     *,
     num_examples: int | None = None,
     num_iterations: int | None = None,
+    chunk: int | None = None,
     seed: int = 0,
     progress: bool = True,
 ) -> tuple[dict[str, Any], dict[str, Evaluated]]:
@@ -67,6 +68,7 @@ def evaluate(
         conditions: the rows.
         num_examples: signals of each set, from its first; all if None.
         num_iterations: K, which `experiment` was built with; that of the config if None.
+        chunk: signals at once; what the memory budget allows if None.
         seed: of the random draws.
         progress: whether to show a progress bar.
 
@@ -76,18 +78,14 @@ def evaluate(
     Raises:
         ValueError: `num_examples` is below 1, or the memory budget is not positive.
     """
-    config = experiment.config.evaluate
-    if num_examples is not None and num_examples < 1:
-        raise ValueError(f"num_examples={num_examples} is not accepted: at least 1 is expected")
-    sizes = [len(experiment.sources[condition.test_set]) for condition in conditions]
-    chunk = chunk_for_memory(
-        experiment.reconstructor,
-        params,
-        first_examples(experiment, conditions[0].test_set, 1),
-        budget_bytes=config.memory_gb * 1e9,
-        most=min(max(sizes), num_examples or max(sizes)),
-        num_iterations=num_iterations,
-    )
+    if chunk is None:
+        chunk = chunk_of(
+            experiment,
+            params,
+            [condition.test_set for condition in conditions],
+            num_examples=num_examples,
+            num_iterations=num_iterations,
+        )
     rows, results = evaluate_conditions(
         experiment.evaluators,
         params,
@@ -100,6 +98,46 @@ def evaluate(
         keep=KEPT,
     )
     return {"rows": rows, "definitions": definitions(experiment, num_iterations, seed)}, results
+
+
+def chunk_of(
+    experiment: Experiment,
+    params: Any,
+    test_sets: Iterable[str],
+    *,
+    num_examples: int | None = None,
+    num_iterations: int | None = None,
+) -> int:
+    """Return how many signals are evaluated at once.
+
+    Args:
+        experiment: the experiment.
+        params: trained parameters.
+        test_sets: the sets that will be evaluated; the first stands for all.
+        num_examples: signals of each set; all if None.
+        num_iterations: K; that of the config if None.
+
+    Raises:
+        ValueError: `num_examples` is below 1, or the memory budget is not positive.
+    """
+    if num_examples is not None and num_examples < 1:
+        raise ValueError(f"num_examples={num_examples} is not accepted: at least 1 is expected")
+    names = list(test_sets)
+    most = max(len(experiment.sources[name]) for name in names)
+    return chunk_for_memory(
+        experiment.reconstructor,
+        params,
+        first_examples(experiment, names[0], 1),
+        budget_bytes=experiment.config.evaluate.memory_gb * 1e9,
+        most=min(most, num_examples or most),
+        num_iterations=num_iterations,
+    )
+
+
+def run_conditions(experiment: Experiment) -> list[Condition]:
+    """Return the rows that the config of a run asks for."""
+    config = experiment.config
+    return standard_conditions(config.data.out_of_distribution, config.evaluate.attacked)
 
 
 def list_skipped(experiment: Experiment) -> None:
@@ -171,6 +209,7 @@ def definitions(experiment: Experiment, num_iterations: int | None, seed: int) -
             "method": config.unroll.method,
             "num_iterations": num_iterations or config.unroll.num_iterations,
             "jitter": "none",
+            "smoothing": smoothing_definition(config),
         },
         "normalisation": config.data.normalisation,
         "noise_std": config.data.noise_std,
@@ -195,6 +234,17 @@ def _images_definition(experiment: Experiment) -> dict[str, Any]:
             for name, source in experiment.sources.items()
         },
         "skipped": [{"file": str(path), "reason": reason} for path, reason in experiment.skipped],
+    }
+
+
+def smoothing_definition(config: ConfigDict) -> Any:
+    """Return what a reconstruction is averaged over, as JSON values."""
+    if config.smoothing.where == "none":
+        return "none"
+    return {
+        **config.smoothing.to_dict(),
+        "attack": f"mean of the objective over {config.evaluate.smoothing_draws} draws of the "
+        "average, the same in all steps; the estimate is of another draw",
     }
 
 

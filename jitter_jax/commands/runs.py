@@ -26,12 +26,21 @@ def init_params(config: ConfigDict, reconstructor: Reconstructor) -> Params:
     return reconstructor.init(domain_key(config.seed, "weights"), operator, operator.forward(x))
 
 
-def start(experiment: Experiment) -> tuple[train.TrainState, train.step.Step]:
-    """Return the state before the first step, and the compiled step."""
+def start(
+    experiment: Experiment, *, network: Params = None
+) -> tuple[train.TrainState, train.step.Step]:
+    """Return the state before the first step, and the compiled step.
+
+    Args:
+        experiment: the experiment.
+        network: parameters that the learned step starts from; drawn by the run's seed if None.
+    """
     config = experiment.config
     optimizer = train.make_optimizer(num_steps=config.train.num_steps, **config.optimizer.to_dict())
     decay = config.train.average_decay or None
     params = init_params(config, experiment.reconstructor)
+    if network is not None:
+        params = {**params, "network": network}
     key = domain_key(config.seed, "training")
     state = train.init_state(params, optimizer, key, average_decay=decay)
     step = train.make_step(experiment.loss, optimizer, average_decay=decay)
@@ -70,6 +79,26 @@ def load_trained(workdir: str | Path) -> Trained:
     params, step = train.restore_params(workdir, like)
     operator = experiments.make_operator(config.operator)
     return Trained(config, operator, reconstructor, params, step)
+
+
+def load_network(workdir: str | Path, config: ConfigDict) -> Params:
+    """Read the learned step of a trained reconstructor back, for another run.
+
+    Args:
+        workdir: folder of the trained run.
+        config: of the other run.
+
+    Raises:
+        ValueError: the two have different networks.
+        ConfigError, CheckpointError: as for `load_trained`.
+    """
+    trained = load_trained(workdir)
+    if trained.config.network.to_dict() != config.network.to_dict():
+        raise ValueError(
+            f"the run in {workdir} has another network: {trained.config.network.to_dict()}, and "
+            f"{config.network.to_dict()} is expected"
+        )
+    return trained.params["network"]
 
 
 def load_config(workdir: str | Path, overrides: Mapping[str, Any] | None = None) -> ConfigDict:

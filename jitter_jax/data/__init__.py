@@ -1,5 +1,11 @@
 """Examples to train and test on, and the batches made of them."""
 
+from jitter_jax.data.coils import MultiCoil as MultiCoil
+from jitter_jax.data.coils import RecordedSlices as RecordedSlices
+from jitter_jax.data.coils import check_maps as check_maps
+from jitter_jax.data.coils import combine as combine
+from jitter_jax.data.coils import espirit_maps as espirit_maps
+from jitter_jax.data.coils import simulated_maps as simulated_maps
 from jitter_jax.data.fastmri import FastMRIIndex as FastMRIIndex
 from jitter_jax.data.fastmri import FastMRISlices as FastMRISlices
 from jitter_jax.data.fastmri import FastMRIVolume as FastMRIVolume
@@ -12,6 +18,7 @@ from jitter_jax.data.files import load_arrays as load_arrays
 from jitter_jax.data.images import Masked as Masked
 from jitter_jax.data.images import Noisy as Noisy
 from jitter_jax.data.images import Scaled as Scaled
+from jitter_jax.data.kspace import fourier_resize as fourier_resize
 from jitter_jax.data.phantoms import Phantoms as Phantoms
 from jitter_jax.data.phantoms import object_region as object_region
 from jitter_jax.data.phantoms import phantom as phantom
@@ -45,5 +52,4 @@ from jitter_jax.data.shifts import change_contrast as change_contrast
 from jitter_jax.data.shifts import repo_block as repo_block
 from jitter_jax.data.slices import ComplexSlices as ComplexSlices
 from jitter_jax.data.slices import NiftiSlices as NiftiSlices
-from jitter_jax.data.slices import fourier_resize as fourier_resize
 from jitter_jax.data.slices import refuse_shared_subjects as refuse_shared_subjects

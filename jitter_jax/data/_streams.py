@@ -15,6 +15,7 @@ class Purpose(enum.IntEnum):
     PHANTOMS = 4
     LESIONS = 5
     CONTRASTS = 6
+    COILS = 7
 
 
 def stream(seed: int, index: int, purpose: Purpose) -> np.random.Generator:

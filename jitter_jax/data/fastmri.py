@@ -28,11 +28,15 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from jitter_jax.data._checks import checked_count, checked_index
-from jitter_jax.data.kspace import centre_crop, centred_ifft2, check_crop
+from jitter_jax.data.coils import espirit_maps, recorded_example
+from jitter_jax.data.kspace import centre_crop, centred_fft2, centred_ifft2, check_crop
 from jitter_jax.data.pipeline import Example
 
 _SINGLE_COIL_TARGET, _MULTI_COIL_TARGET = "reconstruction_esc", "reconstruction_rss"
 _WHOLE = "accepted: a whole fastMRI file"
+# The first maps that a source estimates, which takes seconds for each, stay in memory: of 320 x 320
+# pixels and 15 coils they are 12 MB each, 1.6 GB in all.
+_KEPT_MAPS = 128
 
 
 class FastMRIHeader(NamedTuple):
@@ -163,6 +167,7 @@ def select_volumes(
     *,
     acquisition: str | None = None,
     matrix: tuple[int, int] | None = None,
+    num_coils: int | None = None,
     num_volumes: int | None = None,
 ) -> tuple[FastMRIVolume, ...]:
     """Return the volumes of one kind.
@@ -171,6 +176,7 @@ def select_volumes(
         volumes: of `index_fastmri`.
         acquisition: only these, such as `"CORPD_FBK"` (knee, no fat suppression).
         matrix: only those with this `(rows, columns)` of k-space.
+        num_coils: only those of so many coils.
         num_volumes: this many of what remains, from the first on.
 
     Raises:
@@ -191,6 +197,12 @@ def select_volumes(
         if not kept:
             present = sorted({str(v.kspace_shape[-2:]) for v in chosen})
             raise ValueError(f"matrix={matrix} is not accepted: the volumes have {present}")
+        chosen = kept
+    if num_coils is not None:
+        kept = tuple(v for v in chosen if v.num_coils == num_coils)
+        if not kept:
+            counts = sorted({v.num_coils for v in chosen})
+            raise ValueError(f"num_coils={num_coils} is not accepted: the volumes have {counts}")
         chosen = kept
     if num_volumes is not None:
         if checked_count("num_volumes", num_volumes) > len(chosen):
@@ -213,6 +225,8 @@ class FastMRISlices:
         crop: `(height, width)` of the signals, or one size for both; 320 in the papers. `None`
             keeps the size of k-space. Not with `raw`.
         raw: give k-space as it is stored, the fastMRI way, instead of signals.
+        num_calibration: of multi-coil volumes, whose signals need coil maps: side of the square
+            that `espirit_maps` estimates them from.
         slices: `(start, stop)` in `[0, 1]`: of every volume, the slices whose middle
             `(i + 1/2) / num_slices` lies in `[start, stop)`.
         middle: of every volume, this many slices in the middle; all where it has fewer.
@@ -221,6 +235,11 @@ class FastMRISlices:
     Items, as signals (single coil):
         `signal`: `(height, width, 1)` complex64, the central crop of the centred orthonormal
         inverse transform of the slice's k-space. Its measurements are simulated on its own grid.
+
+    Items, as signals (many coils):
+        `signal`, `maps` and `measurement` as of `recorded_example`, of the central crop of every
+        coil's image. The maps are estimated from the crop as well; those of the first slices that
+        are asked for are kept.
 
     Items, raw:
         `kspace`: `(rows, columns)` complex64, or `(rows, columns, coils)`. `target`: `(height,
@@ -236,9 +255,10 @@ class FastMRISlices:
 
     Raises:
         ValueError: an argument outside its range; volumes whose items would differ in keys or
-            shapes; a crop larger than an image; signals from many coils, or from undersampled
-            k-space, whose images are not the truth; when indexed, a slice that cannot be read or
-            has numbers that are NaN or infinite.
+            shapes; a crop larger than an image; signals from many coils without
+            `num_calibration`, or from undersampled k-space, whose images are not the truth; when
+            indexed, a slice that cannot be read, has numbers that are NaN or infinite, or gives no
+            maps.
         FileNotFoundError: when indexed, the file is no longer there.
     """
 
@@ -248,6 +268,7 @@ class FastMRISlices:
         *,
         crop: int | tuple[int, int] | None = None,
         raw: bool = False,
+        num_calibration: int | None = None,
         slices: tuple[float, float] | None = None,
         middle: int | None = None,
         max_open: int = 16,
@@ -255,6 +276,8 @@ class FastMRISlices:
         _check_volumes(volumes)
         self.volumes = tuple(volumes)
         self._raw = raw
+        self._num_calibration = num_calibration
+        self._maps: dict[int, np.ndarray] = {}
         self._crop = None if crop is None else _crop_shape(crop)
         self._check_kind()
         self._check_alike()
@@ -282,7 +305,10 @@ class FastMRISlices:
             if self._crop is not None:
                 # Copied, so that a batch does not keep what was cut off.
                 image = centre_crop(image, self._crop).copy()
-            item = {"signal": image[..., None]}
+            if volume.num_coils:
+                item = recorded_example(image, self._maps_of(number, image))
+            else:
+                item = {"signal": image[..., None]}
         labels: dict[str, float] = {"volume": place, "slice": slice_number}
         if self._crop is None:
             labels["padding_left"] = volume.header.padding_left
@@ -295,6 +321,14 @@ class FastMRISlices:
     def close(self) -> None:
         """Close the open files. Those that are read later are opened again."""
         self._files.close()
+
+    def _maps_of(self, number: int, coil_images: np.ndarray) -> np.ndarray:
+        if (maps := self._maps.get(number)) is None:
+            assert self._num_calibration is not None
+            maps = espirit_maps(centred_fft2(coil_images), self._num_calibration)
+            if len(self._maps) < _KEPT_MAPS:
+                self._maps[number] = maps
+        return maps
 
     def _raw_arrays(self, volume: FastMRIVolume, slice_number: int) -> Example:
         with self._files.opened(volume.path) as file:
@@ -317,10 +351,10 @@ class FastMRISlices:
                 )
             return
         for volume in self.volumes:
-            if volume.num_coils:
+            if volume.num_coils and self._num_calibration is None:
                 raise ValueError(
                     f"{volume.path}: has k-space of {volume.num_coils} coils; accepted without "
-                    "raw=True: single-coil volumes"
+                    "raw=True: single-coil volumes, or num_calibration to estimate the coils' maps"
                 )
             if volume.has_mask:
                 raise ValueError(
@@ -339,6 +373,8 @@ class FastMRISlices:
         if self._raw:
             traits["a slice of the target"] = lambda v: v.target_shape
             traits["'mask'"] = lambda v: "there" if v.has_mask else "absent"
+        else:
+            traits["the number of coils"] = lambda v: v.num_coils
         first = self.volumes[0]
         for name, trait in traits.items():
             for volume in self.volumes:

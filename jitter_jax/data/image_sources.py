@@ -6,6 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jitter_jax.data._checks import checked_count
+from jitter_jax.data.coils import MultiCoil, RecordedSlices, Unmeasured
+from jitter_jax.data.coils import coils as simulated_coils
 from jitter_jax.data.fastmri import FastMRISlices, FastMRIVolume, index_fastmri, select_volumes
 from jitter_jax.data.images import Masked, Noisy, Scaled, masks
 from jitter_jax.data.part import Part
@@ -16,12 +19,13 @@ from jitter_jax.data.slices import ComplexSlices, NiftiSlices, refuse_shared_sub
 from jitter_jax.sampling import MASKS
 
 KINDS = ("phantoms", "slices", "fastmri", "nifti")
-# Test sets made from the test images, and those that only their measurement tells apart.
-CHANGES = ("lesion", "contrast", "block")
+# Test sets that only their measurement tells apart from the test set.
 MEASUREMENTS = ("mask", "acceleration", "noise")
 # Other planes and another anatomy, of complex slices in files.
 VIEWS = ("axial", "coronal", "sagittal")
 ANATOMY = "anatomy"
+# Slices that several coils recorded.
+RECORDED = "recorded"
 
 # (path of a file that was left out, why)
 OnSkip = Callable[[tuple[Path, str]], None]
@@ -45,10 +49,14 @@ def make_image_sources(
     read_all: bool,
     images: Mapping[str, Any],
     sampling: Mapping[str, Any],
+    coils: Mapping[str, Any],
     shifts: Mapping[str, Any],
     on_skip: OnSkip,
 ) -> dict[str, Source]:
     """Return the sources of one imaging problem, every example with its mask.
+
+    With `coils["num"]` every example also has `maps`. Those of recorded k-space have `measurement`
+    too; where their truth or their maps are changed it is left out, to be simulated.
 
     Args:
         kind: `"phantoms"` (generated), `"slices"` (complex slices in `.npz` files, split by
@@ -60,12 +68,16 @@ def make_image_sources(
         out_of_distribution: names of more test sets. Of all kinds: `"lesion"`, `"contrast"` and
             `"block"` change the test images, `"mask"`, `"acceleration"` and `"noise"` measure them
             as `shifts` says. Of slices also the views, `"axial"`, `"coronal"` and `"sagittal"`,
-            and `"anatomy"`, the images of another file.
+            and `"anatomy"`, the images of another file. With coils also `"maps"`, the test images
+            measured through other simulated maps, and `"recorded"`, `RecordedSlices`.
         folder: where the files are.
         on_bad_file: `"error"` or `"skip"`, see `index_fastmri`.
         read_all: read every slice of every file before training begins.
         images: `shape`, `unit`, and what each kind needs.
         sampling: `mask`, `acceleration`, `seed`, `draw` and options of the mask.
+        coils: `num` (0 is a single coil without a map); `maps`, `"simulated"` or, of multi-coil
+            fastMRI files, `"espirit"`; `vary` and `seed` of simulated maps, `num_calibration` of
+            estimated ones; `file`, in `folder`, of `"recorded"`.
         shifts: `mask`, `acceleration` and `noise_std` of the sets of those names.
         on_skip: called with every file that is skipped.
 
@@ -76,36 +88,43 @@ def make_image_sources(
         FileNotFoundError: a file that is asked for is not there.
         ValueError: a name is unknown, or an argument outside its range.
     """
+    check_coils(kind, coils)
     if kind == "phantoms":
         raw = _phantoms(seed, counts, images)
     elif kind == "slices":
         raw = _slices(folder, counts, images)
     elif kind == "fastmri":
-        raw = _fastmri(folder, counts, images, on_bad_file, read_all, on_skip)
+        raw = _fastmri(folder, counts, images, coils, on_bad_file, read_all, on_skip)
     else:
         raw = _nifti(folder, counts, images)
     test = raw["test"]
-    made = {
-        "lesion": lambda: Lesions(test.source, seed),
-        "contrast": lambda: Contrast(test.source, seed),
+    truth = Unmeasured(test.source)
+    made: dict[str, Callable[[], Source]] = {
+        "lesion": lambda: Lesions(truth, seed),
+        "contrast": lambda: Contrast(truth, seed),
         # The block has a level of its own, for images of largest magnitude 1.
-        "block": lambda: Blocks(Scaled(test.source, "slice")),
+        "block": lambda: Blocks(Scaled(truth, "slice")),
     }
+    if coils["num"]:
+        made["maps"] = lambda: truth
     for name in out_of_distribution:
         if name in made:
             raw[name] = _Images(made[name](), test.files)
+        elif coils["num"] and name == RECORDED:
+            raw[name] = _recorded(folder, images, coils)
         elif name in MEASUREMENTS:
             raw[name] = test
         elif kind == "slices" and name in (*VIEWS, ANATOMY):
             raw[name] = _Images(_other_slices(name, folder, images))
         else:
-            accepted = [*CHANGES, *MEASUREMENTS] + ([*VIEWS, ANATOMY] if kind == "slices" else [])
+            accepted = [*made, *MEASUREMENTS] + ([*VIEWS, ANATOMY] if kind == "slices" else [])
+            accepted += [RECORDED] if coils["num"] else []
             raise ValueError(
-                f"data.out_of_distribution={name!r} is not accepted with data.kind={kind!r}: "
-                f"of {accepted} are expected"
+                f"data.out_of_distribution={name!r} is not accepted with data.kind={kind!r} and "
+                f"data.coils.num={coils['num']}: of {accepted} are expected"
             )
     return {
-        name: _measurable(name, part, images["unit"], sampling, shifts)
+        name: _measurable(name, part, images["unit"], sampling, coils, shifts)
         for name, part in raw.items()
     }
 
@@ -115,9 +134,10 @@ def _measurable(
     images: _Images,
     unit: Any,
     settings: Mapping[str, Any],
+    coils: Mapping[str, Any],
     shifts: Mapping[str, Any],
 ) -> Source:
-    """Return images in their unit, with masks, and those of a shifted measurement with theirs."""
+    """Return images in their unit, with maps and masks, those of a shifted set with theirs."""
     chosen = dict(settings)
     if name in ("mask", "acceleration"):
         chosen[name] = shifts[name]
@@ -130,8 +150,56 @@ def _measurable(
         **_mask_options(chosen),
     )
     scaled = images.source if name == "block" else Scaled(images.source, unit)
-    source: Source = Masked(scaled, mask_of)
+    source: Source = Masked(_through_coils(name, scaled, coils), mask_of)
     return Noisy(source, shifts["noise_std"]) if name == "noise" else source
+
+
+def check_coils(kind: str, coils: Mapping[str, Any]) -> None:
+    """Raise a ValueError unless images of a kind can be measured so."""
+    if coils["num"]:
+        checked_count("data.coils.num", coils["num"])
+    accepted = ("simulated", "espirit") if kind == "fastmri" else ("simulated",)
+    if coils["maps"] not in accepted:
+        raise ValueError(
+            f"data.coils.maps={coils['maps']!r} is not accepted with data.kind={kind!r}: "
+            f"one of {accepted} is expected"
+        )
+
+
+def _through_coils(name: str, source: Source, settings: Mapping[str, Any]) -> Source:
+    """Give images simulated maps, unless they are of one coil or have maps of their own."""
+    other = name == "maps"
+    recorded = name == RECORDED or (settings["maps"] == "espirit" and not other)
+    if not settings["num"] or recorded:
+        return source
+    # One set of maps for all is that of the test set, from which `maps` differs.
+    part = 2
+    if other:
+        part = 3
+    elif settings["vary"] == "example" and name in ("train", "validation"):
+        part = ("train", "validation").index(name)
+    seed = (settings["seed"], part)
+    return MultiCoil(source, simulated_coils(settings["num"], seed=seed, vary=settings["vary"]))
+
+
+def _recorded(folder: str, images: Mapping[str, Any], settings: Mapping[str, Any]) -> _Images:
+    if not settings["file"]:
+        raise ValueError("data.coils.file is empty: a .npz file of recorded k-space is expected")
+    (path,) = _files(folder, settings["file"])
+    source = RecordedSlices(
+        path,
+        size=_square_side(images, "the set 'recorded'"),
+        num_calibration=settings["num_calibration"],
+    )
+    _check_num_coils(path, source.num_coils, settings)
+    return _Images(source, (path.name,))
+
+
+def _check_num_coils(path: Path, found: int, settings: Mapping[str, Any]) -> None:
+    if found != settings["num"]:
+        raise ValueError(
+            f"data.coils.num={settings['num']} is not accepted: {path} has {found} coils"
+        )
 
 
 def _mask_seed(name: str, draw: str, seed: int) -> int | tuple[int, int]:
@@ -176,12 +244,12 @@ def _phantoms(
     }
 
 
-def _square_side(images: Mapping[str, Any], kind: str) -> int:
+def _square_side(images: Mapping[str, Any], what: str) -> int:
     height, width = images["shape"]
     if height != width:
         raise ValueError(
-            f"data.images.shape={tuple(images['shape'])} is not accepted with data.kind={kind!r}: "
-            "a square is expected"
+            f"data.images.shape={tuple(images['shape'])} is not accepted with {what}: a square is "
+            "expected"
         )
     return height
 
@@ -202,7 +270,7 @@ def _slices(
         ComplexSlices,
         _files(folder, images["files"]),
         view=images["view"] or None,
-        size=_square_side(images, "slices"),
+        size=_square_side(images, "data.kind='slices'"),
     )
     names = ["train", "test"] + ["validation"] * bool(images["validation_subjects"])
     parts = {name: load(subjects=tuple(images[f"{name}_subjects"])) for name in names}
@@ -214,7 +282,7 @@ def _slices(
 
 
 def _other_slices(name: str, folder: str, images: Mapping[str, Any]) -> Source:
-    size = _square_side(images, "slices")
+    size = _square_side(images, "data.kind='slices'")
     if name == ANATOMY:
         return ComplexSlices(_files(folder, images["anatomy_file"]), size=size)
     subjects = tuple(images["test_subjects"])
@@ -244,12 +312,15 @@ def _fastmri(
     folder: str,
     counts: Mapping[str, int],
     images: Mapping[str, Any],
+    coils: Mapping[str, Any],
     on_bad_file: Any,
     read_all: bool,
     on_skip: OnSkip,
 ) -> dict[str, _Images]:
     if not folder:
         raise ValueError("data.folder is empty: the folder that has fastMRI's files is expected")
+
+    espirit = coils["num"] > 0 and coils["maps"] == "espirit"
 
     def volumes(name: str) -> tuple[FastMRIVolume, ...]:
         if on_bad_file not in ("error", "skip"):
@@ -260,10 +331,19 @@ def _fastmri(
         index = index_fastmri(path, on_bad_file=on_bad_file, read_all=read_all)
         for skipped in index.skipped:
             on_skip(skipped)
-        return select_volumes(index.volumes, acquisition=images["acquisition"] or None)
+        return select_volumes(
+            index.volumes,
+            acquisition=images["acquisition"] or None,
+            num_coils=coils["num"] if espirit else None,
+        )
 
     def sliced(chosen: Sequence[FastMRIVolume]) -> _Images:
-        source = FastMRISlices(chosen, crop=tuple(images["shape"]), middle=images["middle"] or None)
+        source = FastMRISlices(
+            chosen,
+            crop=tuple(images["shape"]),
+            num_calibration=coils["num_calibration"] if espirit else None,
+            middle=images["middle"] or None,
+        )
         return _Images(source, tuple(volume.path.name for volume in chosen))
 
     train, test = volumes("train"), volumes("test")[: counts["test"]]
@@ -298,7 +378,7 @@ def _split_by_patient(
 
 
 def _nifti(folder: str, counts: Mapping[str, int], images: Mapping[str, Any]) -> dict[str, _Images]:
-    size = _square_side(images, "nifti")
+    size = _square_side(images, "data.kind='nifti'")
     load = partial(NiftiSlices, axis=images["axis"], size=size, middle=images["middle"] or None)
     (train,), (test,) = (_files(folder, images[name]) for name in ("train", "test"))
     if train == test:

@@ -10,7 +10,7 @@ from jitter_jax import sampling
 from jitter_jax.data._checks import checked_index
 from jitter_jax.data.pipeline import Example, Source
 
-Unit = Literal["slice", "volume", "file"]
+Unit = Literal["slice", "component", "volume", "file"]
 Draw = Literal["fixed", "example", "file"]
 
 # Masks that are drawn example by example are kept, as some take as long as a training step.
@@ -117,12 +117,13 @@ class Scaled:
     Args:
         source: images, `signal`; and `maximum`, the largest magnitude of the volume they belong to,
             where they are slices of volumes.
-        unit: what to divide by. `"slice"`: the image's largest magnitude. `"volume"`: `maximum`.
+        unit: what to divide by. `"slice"`: the image's largest magnitude. `"component"`: its
+            largest real or imaginary part, as the public code of SMUG does. `"volume"`: `maximum`.
             `"file"`: nothing.
 
     Items:
-        Those of the source with `signal` divided by `scale`, float32; and `maximum` under the name
-        `volume_peak`.
+        Those of the source with `signal`, and `measurement` where there is one, divided by
+        `scale`, float32; and `maximum` under the name `volume_peak`.
 
     Raises:
         ValueError: `unit` is unknown, or the images have no volume to take it from.
@@ -143,11 +144,13 @@ class Scaled:
         maximum = example.pop("maximum", None)
         largest = {
             "slice": lambda: np.abs(example["signal"]).max(),
+            "component": lambda: np.abs([example["signal"].real, example["signal"].imag]).max(),
             "volume": lambda: maximum,
             "file": lambda: np.float32(1),
         }[self._unit]()
         divisor = np.float32(largest if largest > 0 else 1)
-        example["signal"] = example["signal"] / divisor
+        for name in example.keys() & {"signal", "measurement"}:
+            example[name] = example[name] / divisor
         example["scale"] = np.asarray(divisor)
         if maximum is not None:
             example["volume_peak"] = np.asarray(maximum, np.float32)

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from jitter_jax.data._checks import checked_count
+
 _AXES = (0, 1)
 
 
@@ -55,6 +57,66 @@ def centre_crop(
         start = (size - wanted) // 2
         window[axis] = slice(start, start + wanted)
     return array[tuple(window)]
+
+
+def crop_or_pad(array: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Return an image cut or padded with zeros so that the origins `n // 2` coincide.
+
+    Args:
+        array: `(height, width, ...)`.
+        shape: height and width of the result, 1 or more.
+
+    Raises:
+        ValueError: `shape` is below one.
+    """
+    if len(shape) != 2 or min(shape) < 1:
+        raise ValueError(f"shape={shape} is not accepted: (height, width) of 1 or more is expected")
+    for axis, (wanted, size) in enumerate(zip(shape, array.shape, strict=False)):
+        before = wanted // 2 - size // 2
+        kept = slice(max(-before, 0), max(-before, 0) + min(wanted, size))
+        padding = [(0, 0)] * array.ndim
+        padding[axis] = (max(before, 0), max(wanted - size - max(before, 0), 0))
+        array = np.pad(array[(slice(None),) * axis + (kept,)], padding)
+    return array
+
+
+def fourier_resize(images: np.ndarray, size: int) -> np.ndarray:
+    """Return square images of fewer pixels that show the same field of view.
+
+    An image that is not square is first put into the middle of a square of zeros of side n, the
+    longer of its sides. The middle `size x size` of its centred k-space is then transformed back
+    and multiplied by `size / n`, so that magnitudes stay what they were: it is what a scan with a
+    smaller matrix gives, and an edge rings as it does there.
+
+    Args:
+        images: `(..., height, width)` complex64.
+        size: side of the result, at most n.
+
+    Returns:
+        `(..., size, size)` complex64.
+
+    Raises:
+        ValueError: `size` is larger than n, or below one.
+    """
+    height, width = images.shape[-2:]
+    side = max(height, width)
+    if checked_count("size", size) > side:
+        raise ValueError(
+            f"size={size} is not accepted: at most the longer side of {(height, width)} is expected"
+        )
+    square = np.zeros((*images.shape[:-2], side, side), np.complex64)
+    square[..., _about(side, height), _about(side, width)] = images
+    if size == side:
+        return square
+    middle = _about(side, size)
+    spectrum = centred_fft2(square, axes=(-2, -1))[..., middle, middle]
+    return centred_ifft2(spectrum, axes=(-2, -1)) * np.float32(size / side)
+
+
+def _about(large: int, small: int) -> slice:
+    """Return `small` places of `large` such that the origins `n // 2` of both coincide."""
+    start = large // 2 - small // 2
+    return slice(start, start + small)
 
 
 def root_sum_of_squares(images: np.ndarray, *, axis: int) -> np.ndarray:

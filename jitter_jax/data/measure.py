@@ -117,9 +117,10 @@ def make_measure(
         normalisation: see `normalise`.
 
     Returns:
-        `(examples, set_name, step_key=None) -> Batch`. Examples have `signal` and `index`; those
-        that also have `measurement` are only normalised. A `scale` that they were divided by
-        before is counted in; `volume` and `volume_peak` are handed on.
+        `(examples, set_name, step_key=None) -> Batch`. Examples have `signal` and `index`. To
+        those that also have `measurement` only noise of a level of their own is added; it is set
+        to zero outside the support, so that k-space recorded at all points can be given. A `scale`
+        that they were divided by before is counted in; `volume` and `volume_peak` are handed on.
 
     Raises:
         ValueError: `noise_std` is negative; when called, the examples have no `signal`.
@@ -132,7 +133,12 @@ def make_measure(
         signal = example["signal"]
         made = operator_of(operator, example)
         if "measurement" in example:
-            measured = normalise(made, signal, example["measurement"], normalisation)
+            given = example["measurement"]
+            if (support := made.support()) is not None:
+                given = jnp.where(support, given, 0)
+            if "noise_std" in example:
+                given += example["noise_std"] * normal_like(key, given, support)
+            measured = normalise(made, signal, given, normalisation)
         else:
             level = example.get("noise_std", noise_std)
             measured = measure(made, signal, key=key, noise_std=level, normalisation=normalisation)

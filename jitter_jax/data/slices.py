@@ -8,54 +8,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jitter_jax.data._checks import checked_count, checked_index
+from jitter_jax.data._checks import checked_index
 from jitter_jax.data.fastmri import chosen_slices
 from jitter_jax.data.files import as_complex64, as_float32, load_arrays
-from jitter_jax.data.kspace import centred_fft2, centred_ifft2
+from jitter_jax.data.kspace import fourier_resize
 from jitter_jax.data.pipeline import Example
 
 _IMAGE = "image"
 _LABELS = ("subject", "view", "slice_id")
-_AXES = (-2, -1)
-
-
-def fourier_resize(images: np.ndarray, size: int) -> np.ndarray:
-    """Return square images of fewer pixels that show the same field of view.
-
-    An image that is not square is first put into the middle of a square of zeros of side n, the
-    longer of its sides. The middle `size x size` of its centred k-space is then transformed back
-    and multiplied by `size / n`, so that magnitudes stay what they were: it is what a scan with a
-    smaller matrix gives, and an edge rings as it does there.
-
-    Args:
-        images: `(..., height, width)` complex64.
-        size: side of the result, at most n.
-
-    Returns:
-        `(..., size, size)` complex64.
-
-    Raises:
-        ValueError: `size` is larger than n, or below one.
-    """
-    height, width = images.shape[-2:]
-    side = max(height, width)
-    if checked_count("size", size) > side:
-        raise ValueError(
-            f"size={size} is not accepted: at most the longer side of {(height, width)} is expected"
-        )
-    square = np.zeros((*images.shape[:-2], side, side), np.complex64)
-    square[..., _about(side, height), _about(side, width)] = images
-    if size == side:
-        return square
-    middle = _about(side, size)
-    spectrum = centred_fft2(square, axes=_AXES)[..., middle, middle]
-    return centred_ifft2(spectrum, axes=_AXES) * np.float32(size / side)
-
-
-def _about(large: int, small: int) -> slice:
-    """Return `small` places of `large` such that the origins `n // 2` of both coincide."""
-    start = large // 2 - small // 2
-    return slice(start, start + small)
 
 
 class ComplexSlices:

@@ -55,6 +55,7 @@ def make_sources(
     read_all: bool,
     images: Mapping[str, Any],
     sampling: Mapping[str, Any],
+    coils: Mapping[str, Any],
     shifts: Mapping[str, Any],
     on_skip: OnSkip = lambda skipped: None,
 ) -> dict[str, Source]:
@@ -78,6 +79,7 @@ def make_sources(
         read_all: whether files are read to the end before anything begins.
         images: what they are.
         sampling: their masks.
+        coils: the coils that see them.
         shifts: how the shifted measurements of test sets differ.
         on_skip: called with every file that is skipped.
 
@@ -104,6 +106,7 @@ def make_sources(
             read_all=read_all,
             images=images,
             sampling=sampling,
+            coils=coils,
             shifts=shifts,
             on_skip=on_skip,
         )

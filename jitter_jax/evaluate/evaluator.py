@@ -8,9 +8,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jitter_jax.attacks import Attack, Ball, Threat, perturbed, reconstruction_error
+from jitter_jax.attacks import (
+    Attack,
+    Ball,
+    Threat,
+    expectation,
+    perturbed,
+    reconstruction_error,
+)
 from jitter_jax.attacks.energy import EnergyShares
 from jitter_jax.data.batch import Batch
+from jitter_jax.keys import subkey
 from jitter_jax.metrics import Metric
 from jitter_jax.unroll import Reconstructor
 
@@ -54,6 +62,7 @@ def make_evaluator(
     *,
     energy_shares: EnergyShares | None = None,
     num_draws: int = 1,
+    smoothing_draws: int = 1,
     num_iterations: int | None = None,
 ) -> Evaluator:
     """Return the compiled evaluation of a batch under one attack.
@@ -68,17 +77,30 @@ def make_evaluator(
         energy_shares: says where the energy of a perturbation went, such as `kspace_energy`.
         num_draws: independent attacks on each signal, whose metrics are averaged; for random
             perturbations.
+        smoothing_draws: of a reconstructor that averages over noise, draws of that average that an
+            attack's objective is the mean of; the estimate is then of another draw.
         num_iterations: K of the reconstruction; the reconstructor's own if None.
 
     Raises:
-        ValueError: `num_draws` is below 1.
+        ValueError: `num_draws` or `smoothing_draws` is below 1.
     """
-    if num_draws < 1:
-        raise ValueError(f"num_draws={num_draws} is not accepted: at least 1 is expected")
+    for name, count in (("num_draws", num_draws), ("smoothing_draws", smoothing_draws)):
+        if count < 1:
+            raise ValueError(f"{name}={count} is not accepted: at least 1 is expected")
 
     def one(params, threat, x, y, operator, key, volume, volume_peak, scale) -> Evaluated:
-        def reconstruct(measurement):
-            return reconstructor.apply(params, operator, measurement, num_iterations=num_iterations)
+        def reconstruct(measurement, key):
+            return reconstructor.apply(
+                params,
+                operator,
+                measurement,
+                smoothing_key=key,
+                num_iterations=num_iterations,
+            )
+
+        def objective_of(key):
+            draw = partial(reconstruct, key=key)
+            return reconstruction_error(draw, operator, x, y, space=threat.space)
 
         ball = threat.ball_at(operator, x, y)
 
@@ -86,11 +108,17 @@ def make_evaluator(
             delta = jnp.zeros_like(y if threat.space == "measurement" else x)
             nonfinite = jnp.int32(0)
             if attack is not None:
-                objective = reconstruction_error(reconstruct, operator, x, y, space=threat.space)
+                attacked_key = subkey(key, "attacked smoothing")
+                if reconstructor.smoothing is None:
+                    objective = objective_of(attacked_key)
+                else:
+                    objective = expectation(
+                        objective_of, key=attacked_key, num_draws=smoothing_draws
+                    )
                 delta, info = attack(ball)(objective, delta, key)
                 nonfinite = info.nonfinite
             attacked = perturbed(operator, y, delta, threat.space)
-            estimate = reconstruct(attacked)
+            estimate = reconstruct(attacked, subkey(key, "smoothing"))
             statistics = {
                 name: metric.statistics(estimate, x, volume_peak, scale)
                 for name, metric in metrics.items()
@@ -193,10 +221,14 @@ def chunk_for_memory(
         return 1
 
     def one(x, y, operator, key):
-        del key
-
         def reconstruct(measurement):
-            return reconstructor.apply(params, operator, measurement, num_iterations=num_iterations)
+            return reconstructor.apply(
+                params,
+                operator,
+                measurement,
+                smoothing_key=key,
+                num_iterations=num_iterations,
+            )
 
         objective = reconstruction_error(reconstruct, operator, x, y)
         return jax.grad(objective)(jnp.zeros_like(y))

@@ -1,6 +1,6 @@
 """Pictures of reconstructions."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -97,6 +97,83 @@ def points_figure(
         axes.set_title(title, fontsize=8)
         axes.set_aspect("equal")
     grid[0][0].legend(fontsize=7)
+    figure.savefig(path, dpi=150)
+
+
+class Line(NamedTuple):
+    """One curve of a plot.
+
+    Attributes:
+        label: what the legend says.
+        x: where it is known, `(points,)`.
+        mean: its height, `(points,)`; a gap where it is None.
+        spread: half the width of the band around it, `(points,)`; no band where it is None.
+    """
+
+    label: str
+    x: Sequence[float]
+    mean: Sequence[float | None]
+    spread: Sequence[float | None]
+
+
+def lines_figure(
+    plots: Mapping[str, Sequence[Line]],
+    path: str | Path,
+    *,
+    x_label: str,
+    y_label: str,
+    x_scale: str = "linear",
+) -> None:
+    """Draw curves with bands, one plot beside the other.
+
+    Args:
+        plots: by their title.
+        path: where the figure goes.
+        x_label: what is on the horizontal axis.
+        y_label: what is on the vertical axis.
+        x_scale: `"linear"` or `"log"`.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.2 * len(plots), 3.2), layout="constrained")
+    grid = figure.subplots(1, len(plots), squeeze=False)
+    for axes, (title, lines) in zip(grid[0], plots.items(), strict=True):
+        for label, x, *heights in lines:
+            mean, spread = (np.asarray(values, float) for values in heights)  # None becomes NaN
+            axes.plot(x, mean, ".-", label=label)
+            axes.fill_between(x, mean - spread, mean + spread, alpha=0.12)
+        axes.set_title(title, fontsize=9)
+        axes.set(xlabel=x_label, ylabel=y_label, xscale=x_scale)
+        axes.grid(alpha=0.3)
+    grid[0][0].legend(fontsize=7)
+    figure.savefig(path, dpi=150)
+
+
+def scatter_figure(
+    plots: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]],
+    path: str | Path,
+    *,
+    x_label: str,
+    y_label: str,
+) -> None:
+    """Draw groups of points, one plot beside the other.
+
+    Args:
+        plots: by their title; of each the groups by their label, with their `x` and `y`.
+        path: where the figure goes.
+        x_label: what is on the horizontal axis.
+        y_label: what is on the vertical axis.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.2 * len(plots), 3.4), layout="constrained")
+    grid = figure.subplots(1, len(plots), squeeze=False)
+    for axes, (title, groups) in zip(grid[0], plots.items(), strict=True):
+        for label, (x, y) in groups.items():
+            axes.plot(x, y, ".", label=label)
+        axes.set_title(title, fontsize=9)
+        axes.set(xlabel=x_label, ylabel=y_label)
+        axes.legend(fontsize=7)
     figure.savefig(path, dpi=150)
 
 

@@ -37,13 +37,31 @@ class Condition(NamedTuple):
     epsilon: float | None = None
 
 
-def standard_conditions(out_of_distribution: Sequence[str]) -> list[Condition]:
-    """Return the rows that every run is judged by."""
+def standard_conditions(
+    out_of_distribution: Sequence[str], attacked: Sequence[str] = ()
+) -> list[Condition]:
+    """Return the rows that every run is judged by.
+
+    Args:
+        out_of_distribution: names of test sets besides the first.
+        attacked: those of them that are attacked as well.
+
+    Raises:
+        ValueError: one of `attacked` is no such set.
+    """
+    for name in attacked:
+        if name not in out_of_distribution:
+            raise ValueError(
+                f"evaluate.attacked={name!r} is not accepted: of data.out_of_distribution, "
+                f"{tuple(out_of_distribution)}, are expected"
+            )
     return [
         Condition("clean", "test", "none"),
         Condition("average case", "test", "random"),
         Condition("worst case", "test", "worst"),
         *(Condition(f"OOD {name}", name, "none") for name in out_of_distribution),
+        *(Condition(f"{name}, average case", name, "random") for name in attacked),
+        *(Condition(f"{name}, worst case", name, "worst") for name in attacked),
     ]
 
 
@@ -54,6 +72,7 @@ def make_evaluators(
     *,
     num_draws: int,
     on_sphere: bool = False,
+    smoothing_draws: int = 1,
     energy_shares: EnergyShares | None = None,
     num_iterations: int | None = None,
 ) -> dict[str, Evaluator]:
@@ -65,6 +84,7 @@ def make_evaluators(
         worst: the search for the worst perturbation.
         num_draws: random perturbations of each signal, averaged, in the average case.
         on_sphere: draw them from the surface of the ball instead of the whole of it.
+        smoothing_draws: see `make_evaluator`.
         energy_shares: says where the energy of a perturbation went.
         num_iterations: K of the reconstruction; the reconstructor's own if None.
 
@@ -76,6 +96,7 @@ def make_evaluators(
         reconstructor,
         metrics,
         energy_shares=energy_shares,
+        smoothing_draws=smoothing_draws,
         num_iterations=num_iterations,
     )
     return {
@@ -196,7 +217,7 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     for row in rows:
         nested = ("metrics", "perturbation_energy")
         line = {key: value for key, value in row.items() if key not in nested}
-        for name, numbers in row["metrics"].items():
+        for name, numbers in row.get("metrics", {}).items():
             line |= {f"{name}_{key}": value for key, value in numbers.items()}
         flat.append(line)
     with path.open("w", newline="") as file:

@@ -1,6 +1,9 @@
 """Learned steps `f`, as Linen modules of one signal."""
 
+from jitter_jax.networks.didn import DIDN as DIDN
 from jitter_jax.networks.dncnn import DnCNN as DnCNN
 from jitter_jax.networks.mlp import MLP as MLP
+from jitter_jax.networks.modl_cnn import MoDLCNN as MoDLCNN
 from jitter_jax.networks.seismic_cnn import SeismicCNN as SeismicCNN
 from jitter_jax.networks.unet import UNet as UNet
+from jitter_jax.networks.weight_encoder import WeightEncoder as WeightEncoder

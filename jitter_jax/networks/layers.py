@@ -1,4 +1,4 @@
-"""Layers that the learned steps share: convolution, group normalisation, activations.
+"""Layers that the learned steps share: convolution, normalisations, activations.
 
 XLA compiles a convolution for the CPU in one of two ways, and the slow one is some fifty times
 slower. Inside a `lax.scan` it takes the fast one only for the labels ``NHWC, HWIO -> NHWC``, which
@@ -13,7 +13,7 @@ them at no cost in speed.
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import flax.linen as nn
 import jax
@@ -23,6 +23,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 Activation = Callable[[jax.Array], jax.Array]
 Differentiation = Literal["reverse", "plain"]
+Statistics = Literal["frozen", "signal"]
 Initializer = Callable[..., Any]
 
 COSTLY_RESULT = "costly_result"
@@ -47,11 +48,15 @@ def _check_differentiation(differentiation: str) -> None:
         raise ValueError(f"differentiation must be 'reverse' or 'plain', got {differentiation!r}")
 
 
-def _plain_convolution(x: jax.Array, kernel: jax.Array, precision: Any) -> jax.Array:
-    if kernel.shape[:2] == (1, 1):
+def _plain_convolution(
+    x: jax.Array, kernel: jax.Array, precision: Any, stride: int = 1
+) -> jax.Array:
+    if kernel.shape[:2] == (1, 1) and stride == 1:
         return jnp.matmul(x, kernel[0, 0], precision=precision)
+    # Not "SAME", which for a stride of 2 puts all the padding of an even side after it.
+    padding = [(n // 2, n // 2) for n in kernel.shape[:2]]
     return lax.conv_general_dilated(
-        x, kernel, (1, 1), "SAME", dimension_numbers=_LABELS, precision=precision
+        x, kernel, (stride, stride), padding, dimension_numbers=_LABELS, precision=precision
     )
 
 
@@ -180,6 +185,41 @@ def _weight_gradient_backward(
 _weight_gradient.defvjp(_weight_gradient_forward, _weight_gradient_backward)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _strided_convolution(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """Convolution as `_convolution`, kept at every ``stride``-th row and column."""
+    return _plain_convolution(x, kernel, None, stride)
+
+
+def _strided_convolution_forward(
+    x: jax.Array, kernel: jax.Array, stride: int
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _plain_convolution(x, kernel, None, stride), (x, kernel)
+
+
+def _strided_convolution_backward(
+    stride: int, residuals: tuple[jax.Array, jax.Array], g: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    # As convolutions the derivatives would run at stride 1 over zeros put into g.
+    return jax.vjp(functools.partial(_strided_products, stride=stride), *residuals)[1](g)
+
+
+_strided_convolution.defvjp(_strided_convolution_forward, _strided_convolution_backward)
+
+
+def _strided_products(x: jax.Array, kernel: jax.Array, *, stride: int) -> jax.Array:
+    """Strided convolution as one matrix product for each entry of the kernel."""
+    rows, columns = kernel.shape[:2]
+    _, height, width, _ = x.shape
+    x = jnp.pad(x, ((0, 0), (rows // 2,) * 2, (columns // 2,) * 2, (0, 0)))
+    products = [
+        x[:, i : i + height : stride, j : j + width : stride] @ kernel[i, j]
+        for i in range(rows)
+        for j in range(columns)
+    ]
+    return sum(products[1:], products[0])
+
+
 def _same_padding(padding: Any, size: tuple[int, ...]) -> bool:
     if isinstance(padding, str):
         return padding.upper() == "SAME"
@@ -258,10 +298,10 @@ def conv_general_dilated(
 
 
 class Conv(nn.Module):
-    r"""Two-dimensional convolution, zero-padded to the size of its input, stride 1.
+    r"""Two-dimensional convolution, zero-padded to the size of its input.
 
-    .. math:: z_{h,w,o} = b_o + \sum_{i,j,c} k_{i,j,c,o}\, x_{h+i-r,\, w+j-r,\, c},
-              \qquad r = (\mathrm{kernel\_size} - 1) / 2.
+    .. math:: z_{h,w,o} = b_o + \sum_{i,j,c} k_{i,j,c,o}\, x_{sh+i-r,\, sw+j-r,\, c},
+              \qquad r = (\mathrm{kernel\_size} - 1) / 2, \quad s = \mathrm{stride}.
 
     Parameters are ``kernel``, ``(kernel_size, kernel_size, inputs, features)``, and ``bias``,
     ``(features,)``, as in `flax.linen.Conv`. With more than four
@@ -277,6 +317,8 @@ class Conv(nn.Module):
       differentiation: ``"reverse"`` (fast on a CPU, reverse mode only) or ``"plain"``.
       kernel_init: initializer of ``kernel``.
       bias_init: initializer of ``bias``.
+      stride: step between the pixels that are kept, ``s``; a side of ``n`` pixels becomes one of
+        ``ceil(n / s)``.
     """
 
     features: int
@@ -285,6 +327,7 @@ class Conv(nn.Module):
     differentiation: Differentiation = "reverse"
     kernel_init: Initializer = nn.initializers.lecun_normal()
     bias_init: Initializer = nn.initializers.zeros_init()
+    stride: int = 1
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -294,28 +337,34 @@ class Conv(nn.Module):
           x: signal, ``(..., height, width, inputs)``, floating point.
 
         Returns:
-          The convolution, ``(..., height, width, features)``, of the type of ``x``.
+          The convolution, ``(..., height, width, features)`` for a stride of 1, of the type of
+          ``x``.
 
         Raises:
-          ValueError: if ``kernel_size`` is even, ``differentiation`` is unknown or ``x`` has fewer
-            than three axes.
+          ValueError: if ``kernel_size`` is even, ``stride`` is below 1, ``differentiation`` is
+            unknown or ``x`` has fewer than three axes.
         """
         _check_differentiation(self.differentiation)
         size = self.kernel_size
         if size < 1 or size % 2 == 0:
             raise ValueError(f"kernel_size must be odd and positive, got {size}")
+        if self.stride < 1:
+            raise ValueError(f"stride must be at least 1, got {self.stride}")
         if x.ndim < 3:
             raise ValueError(f"x must be (..., height, width, channels), got shape {x.shape}")
         shape = (size, size, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape).astype(x.dtype)
         flat = x.reshape(-1, *x.shape[-3:])
-        if self.differentiation == "plain":
-            result = _plain_convolution(flat, kernel, None)
+        strided = self.stride > 1
+        if self.differentiation == "plain" or (strided and jax.default_backend() != "cpu"):
+            result = _plain_convolution(flat, kernel, None, self.stride)
+        elif strided:
+            result = _strided_convolution(flat, kernel, self.stride)
         else:
             result = conv_general_dilated(flat, kernel, (1, 1), "SAME", dimension_numbers=_LABELS)
         if x.shape[-1] > _FEW_CHANNELS and self.features > _FEW_CHANNELS:
             result = checkpoint_name(result, COSTLY_RESULT)
-        result = result.reshape(*x.shape[:-1], self.features)
+        result = result.reshape(*x.shape[:-3], *result.shape[1:])
         if self.use_bias:
             bias = self.param("bias", self.bias_init, (self.features,)).astype(x.dtype)
             result = result + jnp.broadcast_to(bias, result.shape)
@@ -450,6 +499,82 @@ class GroupNorm(nn.Module):
 
         def one(signal: jax.Array) -> jax.Array:
             return norm(signal, scale, bias, self.num_groups, self.epsilon)
+
+        for _ in x.shape[:-3]:
+            one = jax.vmap(one)
+        return one(x)
+
+
+class BatchNorm(nn.Module):
+    r"""Normalisation of every channel by a mean and a variance (Ioffe and Szegedy, 2015).
+
+    .. math:: z_{h,w,c} = s_c\, \frac{x_{h,w,c} - \mu_c}{\sqrt{v_c + \epsilon}} + b_c.
+
+    Parameters are ``scale`` and ``bias``, both ``(channels,)``. Which :math:`\mu` and :math:`v`:
+
+    - ``"frozen"``: stored ones, the variables ``mean`` and ``var`` of the collection
+      ``"batch_stats"``, as in `flax.linen.BatchNorm`. They stand beside the parameters, carry no
+      gradient and are never updated; those of a new network are 0 and 1, which leaves a learned
+      scale and shift. What comes out for a signal depends on that signal alone.
+    - ``"signal"``: those of all pixels of one signal, as instance normalisation has them, and
+      nothing is stored. With an ``axis_name``, those of all signals along axes of `jax.vmap`, as
+      batch normalisation has them in training: a signal then depends on its neighbours, and so
+      would an attack on it or a certificate for it.
+
+    Attributes:
+      statistics: ``"frozen"`` or ``"signal"``.
+      axis_name: name or names of the mapped axes over which ``"signal"`` takes its statistics,
+        besides the pixels.
+      epsilon: added to the variance.
+    """
+
+    statistics: Statistics = "frozen"
+    axis_name: str | tuple[str, ...] | None = None
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalise.
+
+        Args:
+          x: signal, ``(..., height, width, channels)``, floating point. Every signal along the
+            leading axes is normalised by itself.
+
+        Returns:
+          The normalised signal, of the shape and type of ``x``.
+
+        Raises:
+          ValueError: if ``statistics`` is unknown, ``axis_name`` is given with frozen ones or
+            ``x`` has fewer than three axes.
+        """
+        if self.statistics not in get_args(Statistics):
+            raise ValueError(
+                f"statistics must be one of {get_args(Statistics)}, got {self.statistics!r}"
+            )
+        frozen = self.statistics == "frozen"
+        if frozen and self.axis_name is not None:
+            raise ValueError(f"frozen statistics take no axis_name, got {self.axis_name!r}")
+        if x.ndim < 3:
+            raise ValueError(f"x must be (..., height, width, channels), got shape {x.shape}")
+        shape = x.shape[-1:]
+        scale = self.param("scale", nn.initializers.ones_init(), shape).astype(x.dtype)
+        bias = self.param("bias", nn.initializers.zeros_init(), shape).astype(x.dtype)
+        if frozen:
+            mean = self.variable("batch_stats", "mean", jnp.zeros, shape).value
+            variance = self.variable("batch_stats", "var", jnp.ones, shape).value
+            mean, variance = (lax.stop_gradient(v.astype(x.dtype)) for v in (mean, variance))
+            return _affine(x, mean, lax.rsqrt(variance + self.epsilon) * scale, bias)
+
+        def average(x: jax.Array) -> jax.Array:
+            mean = _channel_mean(x)
+            # A network is made from one signal, outside of any mapped axis.
+            alone = self.axis_name is None or self.is_initializing()
+            return mean if alone else lax.pmean(mean, self.axis_name)
+
+        def one(signal: jax.Array) -> jax.Array:
+            mean = average(signal)
+            variance = average(jnp.square(signal - jnp.broadcast_to(mean, signal.shape)))
+            return _affine(signal, mean, lax.rsqrt(variance + self.epsilon) * scale, bias)
 
         for _ in x.shape[:-3]:
             one = jax.vmap(one)

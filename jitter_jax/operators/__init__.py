@@ -14,3 +14,5 @@ from jitter_jax.operators.linear_operator import compose as compose
 from jitter_jax.operators.linear_operator import dot_test as dot_test
 from jitter_jax.operators.linear_operator import normal as normal
 from jitter_jax.operators.linear_operator import operator_norm as operator_norm
+from jitter_jax.operators.sense import normalise_maps as normalise_maps
+from jitter_jax.operators.sense import sense as sense

@@ -3,6 +3,7 @@
 import numpy as np
 
 from jitter_jax import metrics
+from jitter_jax.keys import subkey
 from jitter_jax.noise import normal_like
 from jitter_jax.schemes.lift import Loss, batched
 from jitter_jax.unroll import Reconstructor
@@ -30,8 +31,10 @@ def input_jitter(reconstructor: Reconstructor, sigma: float) -> Loss:
         raise ValueError(f"sigma must be finite and non-negative, got {sigma}")
 
     def example_loss(params, x, y, operator, key):
+        smoothing_key = subkey(key, "smoothing")
         noisy = y + sigma * normal_like(key, y, operator.support())
-        return metrics.mse(reconstructor.apply(params, operator, noisy), x)
+        estimate = reconstructor.apply(params, operator, noisy, smoothing_key=smoothing_key)
+        return metrics.mse(estimate, x)
 
     return batched(example_loss)
 

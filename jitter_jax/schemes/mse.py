@@ -9,7 +9,7 @@ def mse(reconstructor: Reconstructor) -> Loss:
     """Returns the loss `E mean |x - H(y)|^2`.
 
     Args:
-        reconstructor: the reconstruction `H`.
+        reconstructor: the reconstruction `H`; a smoothed one is trained as it is, by its average.
 
     Returns:
         `loss(params, batch, key) -> (scalar, aux)`.
@@ -18,7 +18,6 @@ def mse(reconstructor: Reconstructor) -> Loss:
     """
 
     def example_loss(params, x, y, operator, key):
-        del key
-        return metrics.mse(reconstructor.apply(params, operator, y), x)
+        return metrics.mse(reconstructor.apply(params, operator, y, smoothing_key=key), x)
 
     return batched(example_loss)

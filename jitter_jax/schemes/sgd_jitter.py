@@ -1,6 +1,7 @@
 """SGD jittering: noise in every iteration of the unrolled network while it trains."""
 
 from jitter_jax import metrics
+from jitter_jax.keys import subkey
 from jitter_jax.schemes.lift import Loss, batched
 from jitter_jax.unroll import Jitter, Reconstructor
 
@@ -23,7 +24,10 @@ def sgd_jitter(reconstructor: Reconstructor, jitter: Jitter) -> Loss:
     """
 
     def example_loss(params, x, y, operator, key):
-        estimate = reconstructor.apply(params, operator, y, key=key, jitter=jitter)
+        smoothing_key = subkey(key, "smoothing")
+        estimate = reconstructor.apply(
+            params, operator, y, key=key, jitter=jitter, smoothing_key=smoothing_key
+        )
         return metrics.mse(estimate, x)
 
     return batched(example_loss)

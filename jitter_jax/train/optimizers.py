@@ -1,5 +1,8 @@
 """Optimizers and learning rates by name, for configs."""
 
+from typing import Any
+
+import jax
 import optax
 
 OPTIMIZERS = ("adam", "adamw", "sgd")
@@ -34,7 +37,8 @@ def make_optimizer(
         final_scale: Rate at `num_steps`, as a fraction of the peak, in [0, 1].
         clip_norm: Gradients with a larger global l2 norm are scaled down to it; None or 0 never
             clips.
-        weight_decay: Decoupled in 'adamw'; added to the gradient (l2 penalty) in 'sgd'.
+        weight_decay: Decoupled in 'adamw'; added to the gradient (l2 penalty) in 'sgd'. Leaves
+            under the name `batch_stats` do not decay.
         b1: Decay of the first moment, in [0, 1); 'adam' and 'adamw' only.
         b2: Decay of the second moment, in [0, 1); 'adam' and 'adamw' only.
         eps: Added to the root of the second moment; 'adam' and 'adamw' only.
@@ -72,12 +76,24 @@ def make_optimizer(
     if name == "adam":
         parts.append(optax.adam(rate, b1=b1, b2=b2, eps=eps))
     elif name == "adamw":
-        parts.append(optax.adamw(rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay))
+        parts.append(
+            optax.adamw(rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, mask=_decays)
+        )
     else:
         if weight_decay:
-            parts.append(optax.add_decayed_weights(weight_decay))
+            parts.append(optax.add_decayed_weights(weight_decay, _decays))
         parts.append(optax.sgd(rate, momentum=momentum or None))
     return optax.chain(*parts)
+
+
+def _decays(params: Any) -> Any:
+    """Says of each leaf whether it decays: stored statistics of a batch norm are no weights."""
+
+    def decays(path: tuple[Any, ...], leaf: Any) -> bool:
+        del leaf
+        return not any(getattr(part, "key", None) == "batch_stats" for part in path)
+
+    return jax.tree_util.tree_map_with_path(decays, params)
 
 
 def make_schedule(

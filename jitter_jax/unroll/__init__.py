@@ -1,8 +1,16 @@
 """Unrolled reconstructions: `K` iterations, each a data step and a learned step."""
 
 from jitter_jax.unroll import jitter as jitter
-from jitter_jax.unroll import step_size as step_size
+from jitter_jax.unroll import scalar as scalar
+from jitter_jax.unroll.end_to_end import end_to_end as end_to_end
 from jitter_jax.unroll.gradient import gradient_descent as gradient_descent
+from jitter_jax.unroll.half_quadratic import Solve as Solve
+from jitter_jax.unroll.half_quadratic import by_conjugate_gradients as by_conjugate_gradients
+from jitter_jax.unroll.half_quadratic import (
+    by_conjugate_gradients_to_tolerance as by_conjugate_gradients_to_tolerance,
+)
+from jitter_jax.unroll.half_quadratic import half_quadratic as half_quadratic
+from jitter_jax.unroll.half_quadratic import in_closed_form as in_closed_form
 from jitter_jax.unroll.iterate import Jitter as Jitter
 from jitter_jax.unroll.iterate import Remat as Remat
 from jitter_jax.unroll.iterate import unroll as unroll

@@ -1,5 +1,7 @@
 """Unrolled gradient descent, the reconstruction that SGD jittering trains."""
 
+from typing import Any
+
 import jax
 from jax.typing import ArrayLike
 
@@ -26,11 +28,14 @@ def gradient_descent(
     step_size: ArrayLike,
     num_iterations: int = 10,
     start: Array | None = None,
+    back_projection: Array | None = None,
     key: Array | None = None,
     jitter: Jitter | None = None,
+    step_key: Array | None = None,
+    has_aux: bool = False,
     remat: Remat = True,
     return_trajectory: bool = False,
-) -> Array:
+) -> Any:
     """Reconstructs one signal by `K` learned gradient steps.
 
     `x_{k+1} = x_k - eta (A^H (A x_k - y) + f(x_k) + w_k)`
@@ -45,15 +50,20 @@ def gradient_descent(
         y: the measurement of one signal, real or complex; `vmap` lifts the function to batches.
         step_size: `eta`, scalar; may be traced, to be learned.
         num_iterations: `K`, at least 1; free to differ between training and testing.
-        start: `x_0`; `A^H y` if None.
+        start: `x_0`; the back projection if None.
+        back_projection: what stands for `A^H y` in every iteration, such as a noisy copy of it.
         key: PRNG key of the jitter, with `jitter`.
         jitter: draws `w_k`; see `jitter_jax.unroll.jitter`. It sees the iterate after the data
             step, `x_k - eta A^H (A x_k - y)`.
+        step_key: PRNG key of a learned step that draws noise of its own, such as a smoothed one:
+            it is then called as `f(x, key_k)`, with a new key in every iteration.
+        has_aux: `f` returns `(f(x), aux)`; the tree of aux is returned, too.
         remat: recompute each iteration in the backward pass; see `unroll`.
         return_trajectory: return all `K + 1` iterates instead of the last.
 
     Returns:
-        `x_K`, of the shape of `start`; or `(K + 1, ...)` when `return_trajectory`.
+        `x_K`, of the shape of `start`; or `(K + 1, ...)` when `return_trajectory`. When `has_aux`,
+        that and the aux of all iterations, with a leading axis of `K`.
 
     Raises:
         ValueError: `num_iterations` is below 1, only one of `key` and `jitter` is given, or
@@ -63,19 +73,21 @@ def gradient_descent(
     """
     check_jitter(key, jitter)
 
-    def iteration(x: Array, k: Array, key: Array | None) -> Array:
-        gradient = data_gradient(operator, x, y)
-        total = gradient + take_learned_step(learned_step, x)
+    def iteration(x: Array, k: Array, key: Array | None) -> tuple[Array, Any]:
+        gradient = data_gradient(operator, x, y, back_projection)
+        step, aux = take_learned_step(learned_step, x, k, step_key, has_aux)
+        total = gradient + step
         if jitter is not None:
             assert key is not None
             total = total + jitter(key, x - step_size * gradient, k, num_iterations)
-        return x - step_size * total
+        return x - step_size * total, aux
 
     return unroll(
         iteration,
-        starting_point(operator, y, start),
+        starting_point(operator, y, start, back_projection),
         num_iterations=num_iterations,
         key=key,
         remat=remat,
         return_trajectory=return_trajectory,
+        has_aux=has_aux,
     )

@@ -1,6 +1,7 @@
 """The one loop under every unrolled reconstruction: a `lax.scan` with shared weights."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,11 +9,12 @@ import jax.numpy as jnp
 from jitter_jax.operators import LinearOperator
 
 Array = jax.Array
-LearnedStep = Callable[[Array], Array]
+# x -> f(x); with a step key (x, key) -> f(x), and with has_aux it returns (f(x), aux).
+LearnedStep = Callable[..., Any]
 # (key, iterate, k, num_iterations) -> noise of the shape and dtype of the iterate.
 Jitter = Callable[[Array, Array, Array, int], Array]
-# (x, k, key or None) -> next x
-Iteration = Callable[[Array, Array, Array | None], Array]
+# (x, k, key or None) -> (next x, aux or None)
+Iteration = Callable[[Array, Array, Array | None], tuple[Array, Any]]
 # Whether to rematerialise, or a policy of `jax.checkpoint_policies` that says what to keep.
 Remat = bool | Callable[..., bool]
 
@@ -25,8 +27,9 @@ def unroll(
     key: Array | None = None,
     remat: Remat = True,
     return_trajectory: bool = False,
-) -> Array:
-    """Applies `x <- iteration(x, k, key_k)` for `k = 0, ..., num_iterations - 1`.
+    has_aux: bool = False,
+) -> Any:
+    """Applies `x, aux_k <- iteration(x, k, key_k)` for `k = 0, ..., num_iterations - 1`.
 
     The key is split once an iteration inside the scan, so the draws of the first iterations do not
     depend on how many follow.
@@ -40,9 +43,11 @@ def unroll(
             holds one iterate, not all activations, for each of the `K` steps. A policy keeps some
             of them, such as `jitter_jax.networks.layers.keep_costly`. False keeps all.
         return_trajectory: return every iterate.
+        has_aux: return what the iterations gave beside `x`, too.
 
     Returns:
-        `x_K`, or `(K + 1, *start.shape)` with `x_0` first when `return_trajectory`.
+        `x_K`, or `(K + 1, *start.shape)` with `x_0` first when `return_trajectory`; when `has_aux`,
+        that and the tree of aux, with a leading axis of `K`.
 
     Raises:
         ValueError: `num_iterations` is below 1.
@@ -55,42 +60,66 @@ def unroll(
         subkey = None
         if key is not None:
             key, subkey = jax.random.split(key)
-        x = iteration(x, k, subkey)
-        return (x, key), (x if return_trajectory else None)
+        x, aux = iteration(x, k, subkey)
+        return (x, key), (x if return_trajectory else None, aux)
 
     # Inside a scan XLA cannot merge the recomputation with the forward pass, so the barriers that
     # prevent_cse adds would only cost.
     if remat:
         policy = None if remat is True else remat
         body = jax.checkpoint(body, prevent_cse=False, policy=policy)
-    (x, _), iterates = jax.lax.scan(body, (start, key), jnp.arange(num_iterations))
-    return jnp.concatenate([start[None], iterates]) if return_trajectory else x
+    (x, _), (iterates, aux) = jax.lax.scan(body, (start, key), jnp.arange(num_iterations))
+    result = jnp.concatenate([start[None], iterates]) if return_trajectory else x
+    return (result, aux) if has_aux else result
 
 
-def data_gradient(operator: LinearOperator, x: Array, y: Array) -> Array:
-    """Returns `A^H (A x - y)`, the gradient of `||A x - y||^2 / 2`."""
-    return operator.adjoint(operator.forward(x) - y)
+def data_gradient(
+    operator: LinearOperator, x: Array, y: Array, back_projection: Array | None = None
+) -> Array:
+    """Returns `A^H (A x - y)`, the gradient of `||A x - y||^2 / 2`.
+
+    A `back_projection` takes the place of `A^H y`.
+    """
+    if back_projection is None:
+        return operator.adjoint(operator.forward(x) - y)
+    return operator.adjoint(operator.forward(x)) - back_projection
 
 
-def starting_point(operator: LinearOperator, y: Array, start: Array | None) -> Array:
-    """Returns `start`, or `A^H y` when it is None."""
-    return operator.adjoint(y) if start is None else start
+def starting_point(
+    operator: LinearOperator, y: Array, start: Array | None, back_projection: Array | None = None
+) -> Array:
+    """Returns the first of `start`, `back_projection` and `A^H y` that is given."""
+    if start is not None:
+        return start
+    return operator.adjoint(y) if back_projection is None else back_projection
 
 
-def take_learned_step(learned_step: LearnedStep, x: Array) -> Array:
-    """Returns `learned_step(x)`, once its shape and dtype are known to be those of `x`.
+def take_learned_step(
+    learned_step: LearnedStep, x: Array, k: Array, step_key: Array | None, has_aux: bool
+) -> tuple[Array, Any]:
+    """Returns `f(x)`, once its shape and dtype are known to be those of `x`, and its aux or None.
+
+    Args:
+        learned_step: `f`.
+        x: the iterate.
+        k: number of the iteration, folded into the key.
+        step_key: PRNG key of a learned step that draws noise, `f(x, key)`; None calls `f(x)`.
+        has_aux: whether `f` returns a pair.
 
     Raises:
-        ValueError: they are not.
+        ValueError: the shape or dtype differs.
     """
-    result = jnp.asarray(learned_step(x))
+    keys = () if step_key is None else (jax.random.fold_in(step_key, k),)
+    output = learned_step(x, *keys)
+    result, aux = output if has_aux else (output, None)
+    result = jnp.asarray(result)
     # Another shape could broadcast silently; another dtype would fail deep inside the scan.
     if (result.shape, result.dtype) != (x.shape, x.dtype):
         raise ValueError(
             "learned_step must keep the shape and dtype of the iterate, "
             f"{x.shape} {x.dtype}, got {result.shape} {result.dtype}"
         )
-    return result
+    return result, aux
 
 
 def check_jitter(key: Array | None, jitter: Jitter | None) -> None:

@@ -1,5 +1,7 @@
 """Unrolled proximal gradient descent, the reconstruction that SPGD jittering trains."""
 
+from typing import Any
+
 import jax
 from jax.typing import ArrayLike
 
@@ -26,12 +28,15 @@ def proximal_gradient(
     step_size: ArrayLike,
     num_iterations: int = 10,
     start: Array | None = None,
+    back_projection: Array | None = None,
     key: Array | None = None,
     jitter: Jitter | None = None,
+    step_key: Array | None = None,
     noise_step_size: ArrayLike | None = None,
+    has_aux: bool = False,
     remat: Remat = True,
     return_trajectory: bool = False,
-) -> Array:
+) -> Any:
     """Reconstructs one signal by `K` data steps, each followed by a learned proximal map.
 
     `x_{k+1} = f(x_k - eta A^H (A x_k - y) - eta_w w_k)`
@@ -46,11 +51,14 @@ def proximal_gradient(
         step_size: `eta`.
         num_iterations: `K`.
         start: `x_0`.
+        back_projection: what stands for `A^H y`.
         key: PRNG key of the jitter.
         jitter: draws `w_k`.
+        step_key: PRNG key of a learned step that draws noise.
         noise_step_size: `eta_w`, scalar, the factor of the jitter; `step_size` if None. The public
             code's seismic proximal network has `exp(p)` here where its data step has
             `0.1 sigmoid(p)`, of one learned `p`: about 14 times as much at its first `p = -1`.
+        has_aux: `f` returns `(f(x), aux)`.
         remat: recompute each iteration in the backward pass.
         return_trajectory: return all iterates.
 
@@ -60,18 +68,19 @@ def proximal_gradient(
     if noise_step_size is None:
         noise_step_size = step_size
 
-    def iteration(x: Array, k: Array, key: Array | None) -> Array:
-        stepped = x - step_size * data_gradient(operator, x, y)
+    def iteration(x: Array, k: Array, key: Array | None) -> tuple[Array, Any]:
+        stepped = x - step_size * data_gradient(operator, x, y, back_projection)
         if jitter is not None:
             assert key is not None
             stepped = stepped - noise_step_size * jitter(key, stepped, k, num_iterations)
-        return take_learned_step(learned_step, stepped)
+        return take_learned_step(learned_step, stepped, k, step_key, has_aux)
 
     return unroll(
         iteration,
-        starting_point(operator, y, start),
+        starting_point(operator, y, start, back_projection),
         num_iterations=num_iterations,
         key=key,
         remat=remat,
         return_trajectory=return_trajectory,
+        has_aux=has_aux,
     )

@@ -8,8 +8,18 @@ import numpy as np
 import pytest
 from helpers import TOLERANCE, check_gradient, close, counted, equal, near, normal
 
-from jitter_jax.attacks import Ball, Threat, fgsm, perturbed, pgd, random, reconstruction_error
+from jitter_jax.attacks import (
+    Ball,
+    Threat,
+    expectation,
+    fgsm,
+    perturbed,
+    pgd,
+    random,
+    reconstruction_error,
+)
 from jitter_jax.operators import dense
+from jitter_jax.smoothing import Smoothing, smooth
 
 ATTACKS = {
     "random in the ball": random,
@@ -404,3 +414,29 @@ def test_first_point_is_that_of_fgsm():
 def test_errors_name_the_value(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_expectation_is_the_mean_of_objectives_and_of_their_gradients():
+    """Of a smoothed reconstruction, whose noise is the same in every step of the attack."""
+    x, y = normal(2, *SHAPE), normal(3, *SHAPE)
+    smoothed = smooth(network, Smoothing(0.5, 2))
+
+    def objective_of(key):
+        reconstruct = lambda measurement: smoothed(measurement, key)
+        return reconstruction_error(reconstruct, dense(jnp.eye(SHAPE[0])), x, y)
+
+    objective = expectation(objective_of, key=jax.random.key(0), num_draws=3)
+    each = jax.vmap(
+        lambda s, delta: jax.value_and_grad(objective_of(jax.random.fold_in(jax.random.key(0), s)))(
+            delta
+        ),
+        (0, None),
+    )
+    delta = 0.1 * normal(4, *SHAPE)
+    values, gradients = jax.jit(each)(jnp.arange(3), delta)
+    assert np.ptp(values) > 0
+    run = jax.jit(jax.value_and_grad(objective))
+    close(run(delta), (values.mean(), gradients.mean(axis=0)))
+    equal(run(delta), run(delta))
+    with pytest.raises(ValueError, match="num_draws must be at least 1, got 0"):
+        expectation(objective_of, key=jax.random.key(0), num_draws=0)

@@ -21,7 +21,7 @@ from jitter_jax.operators import cartesian_mri, cartesian_mri_repo
 from jitter_jax.unroll import (
     gradient_descent,
     proximal_gradient,
-    step_size,
+    scalar,
     unrolled,
 )
 
@@ -45,7 +45,7 @@ SIGNALS = 3
 
 def reconstructor(method):
     return unrolled(
-        METHODS[method], NETWORK, step_size.exponential(), num_iterations=2, remat=False
+        METHODS[method], NETWORK, {"step_size": scalar.exponential()}, num_iterations=2, remat=False
     )
 
 

@@ -19,6 +19,7 @@ from jitter_jax.bench import bench, cases, parent, report
 from jitter_jax.bench._library import make_work
 from jitter_jax.commands.runs import start
 from jitter_jax.metrics import mse
+from jitter_jax.networks import DIDN
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = cases.Sizes(height=24, width=16, batch=2, iterations=2)
@@ -35,7 +36,8 @@ def small_config(scheme="mse"):
 
 def job(names=("inference",), framework="jax", **configs):
     parts = {name: small_config(cases.CASES[name].scheme) for name in names} | configs
-    return {"problem": "seismic", "framework": framework, "threads": 1, "cases": parts}
+    rest = {"problem": "seismic", "framework": framework, "threads": 1, "sizes": SIZES._asdict()}
+    return {**rest, "cases": parts}
 
 
 def torch_peer():
@@ -53,6 +55,112 @@ def test_flops_are_those_of_the_published_network():
     # 9 (2 * 64 + 6 * 64 * 64 + 64 * 2) products a pixel.
     config = cases.case_config("mri", cases.Sizes(iterations=3), "mse")
     assert cases.PROBLEMS["mri"].forward_flops(config) == 3 * 2 * 223488 * 256 * 256
+
+
+@pytest.mark.parametrize(("width", "blocks"), [(16, 1), (8, 3)])
+def test_flops_of_smug_are_those_of_the_traced_network(width, blocks):
+    network = DIDN(width, blocks, differentiation="plain")
+    x = jax.ShapeDtypeStruct((20, 9, 2), jnp.float32)
+    traced = jax.make_jaxpr(network.init_with_output)(jax.random.key(0), x).jaxpr
+    flops = 0
+    for equation in traced.eqns:
+        if equation.primitive.name in ("conv_general_dilated", "dot_general"):  # 3x3 and 1x1
+            *kernel, _ = equation.invars[1].aval.shape
+            flops += 2 * np.prod(kernel) * equation.outvars[0].aval.size
+    sizes = cases.Sizes(height=20, width=9, batch=3, iterations=2, samples=5)
+    for scheme, evaluations in (("mse", 2), ("unrolled_stability", 2 * 5 + 1)):
+        config = cases.case_config("smug", sizes, scheme)
+        config["network"].update({"width": width, "depth": blocks})
+        found = cases.PROBLEMS["smug"].forward_flops(config)
+        assert found == 3 * evaluations * flops > 0
+
+
+def test_smug_differs_from_its_vanilla_by_scheme_and_smoothing_alone():
+    def config(scheme, **sizes):
+        return cases.case_config("smug", cases.Sizes(**sizes), scheme)
+
+    smug, vanilla = config("unrolled_stability"), config("mse", samples=3)
+    assert (smug["smoothing"]["where"], vanilla["smoothing"]["where"]) == ("step", "none")
+    assert smug["smoothing"]["num_samples"] == smug["smoothing"]["chunk"] == 10  # all at once
+    assert smug["network"]["name"] == "didn" and smug["data"]["coils"]["num"] == 4
+    for part in ("smoothing", "scheme"):
+        assert smug.pop(part) != vanilla.pop(part)
+    assert smug == vanilla
+    for chunk, expected in ((0, 7), (3, 3), (20, 7)):
+        smoothing = config("unrolled_stability", samples=7, chunk=chunk)["smoothing"]
+        assert (smoothing["num_samples"], smoothing["chunk"]) == (7, expected)
+
+
+def test_growth_is_a_least_squares_fit_to_the_medians_of_each_case():
+    def row(case, samples, seconds):
+        sizes = cases.Sizes(samples=samples)._asdict()
+        return {
+            "problem": "smug",
+            "case": case,
+            "framework": "jax",
+            "sizes": sizes,
+            "median_s": seconds,
+            "peak_gb": 0.5 + samples,
+        }
+
+    # 1 + 2 samples, and -1, 2 and -1 on top: orthogonal to a constant and to 0, 1, 2.
+    rows = [row("train_smug", s, 1 + 2 * s + e) for s, e in ((2, -1), (3, 2), (4, -1))]
+    # One line is no growth.
+    (fit,) = report.growth([row("train_mse", 0, 9.0), *rows], "samples")
+    assert (fit["problem"], fit["case"], fit["field"]) == ("smug", "train_smug", "samples")
+    assert fit["values"] == [2, 3, 4] and fit["peak_gb"] == [2.5, 3.5, 4.5]
+    assert fit["intercept_s"] == pytest.approx(1)
+    assert fit["slope_s"] == pytest.approx(2)
+    assert fit["largest_deviation_s"] == pytest.approx(2)
+
+
+def run_smug(monkeypatch, sizes, **options):
+    """Time the problem with a network that compiles sooner."""
+    smug = cases.PROBLEMS["smug"]
+    network = {"network.name": "dncnn", "network.depth": 2, "network.width": 4}
+    small = smug._replace(settings={**smug.settings, **network})
+    monkeypatch.setitem(cases.PROBLEMS, "smug", small)
+    return run(sizes, problems=["smug"], repeats=1, **options)
+
+
+def test_smug_is_scaled_beside_its_vanilla_and_without_a_peer(monkeypatch, capsys):
+    def alternate(jobs, repeats, say):
+        ready = {"parameters": 1, "import_bytes": 1e8, "temp_bytes": [1e7], "compile_s": [1.0]}
+        for job in jobs:
+            seconds = [1 + 2.0 * (job["sizes"]["samples"] or 0)]
+            runs = [{"seconds": seconds, "cpu_s": seconds}] * repeats
+            yield {**job, **ready, "runs": runs, "peak_bytes": 1e9 * seconds[0]}
+
+    monkeypatch.setattr(parent, "alternate", lambda *arguments: [*alternate(*arguments)])
+    monkeypatch.setattr(parent.importlib.util, "find_spec", lambda name: None)  # no PyTorch
+    found = run_smug(
+        monkeypatch,
+        cases.Sizes(iterations=2, chunk=2),
+        cases=["train_mse", "train_sgd_jitter", "train_smug"],
+        scale="samples:4,1,2",
+        peer="torch",
+    )
+    rows = [(r["case"], r["sizes"]["samples"], r["sizes"]["chunk"]) for r in found["rows"]]
+    smug = [("train_smug", 1, 1), ("train_smug", 2, 2), ("train_smug", 4, 2)]
+    assert rows == [("train_mse", None, None), *smug]
+    (fit,) = found["growth"]
+    assert (fit["values"], fit["peak_gb"]) == ([1, 2, 4], [3, 5, 9])
+    assert fit["intercept_s"] == pytest.approx(1) and fit["slope_s"] == pytest.approx(2)
+    printed = capsys.readouterr().out
+    assert "| smug | train_mse | JAX | 1.000 |" in printed
+    assert "| smug | train_smug, samples = 4, chunk = 2 | JAX | 9.000 |" in printed
+    assert "Growth, smug train_smug, JAX: 1 +2 * samples seconds" in printed
+    assert "peak 3.00, 5.00, 9.00 GB at 1, 2, 4" in printed
+    assert "No PyTorch peer: smug" in printed
+
+
+def test_a_step_of_smug_is_timed(monkeypatch):
+    sizes = cases.Sizes(height=16, width=16, iterations=1, samples=3, chunk=2)
+    (row,) = run_smug(monkeypatch, sizes, cases=["train_smug"])["rows"]
+    assert row["parameters"] == 9 * (2 * 4 + 4 * 2)
+    assert row["seconds"][0] > 0 and row["compile_s"] > 0
+    # At the least, the two channels of every noisy copy of a chunk.
+    assert 1e-9 * 2 * 2 * 16 * 16 * 4 < row["temp_gb"] < row["peak_gb"]
 
 
 def test_a_run_reports_what_it_measured(tmp_path, capsys):
@@ -103,7 +211,8 @@ def test_the_overhead_is_a_median_of_paired_ratios():
 def test_the_ratio_is_a_median_over_rounds():
     def measured(framework, seconds, cores=2, names=("inference",)):
         runs = [{"seconds": [s], "cpu_s": [cores * s]} for s in seconds]
-        ready = {"parameters": 1, "import_bytes": 1, "compile_s": [None], "peak_bytes": 1}
+        ready = {"parameters": 1, "import_bytes": 1, "temp_bytes": [None], "peak_bytes": 1}
+        ready["compile_s"] = [None]
         return {**job(names, framework), **ready, "runs": runs}
 
     ours, theirs = measured("jax", [1, 2, 4]), measured("torch", [2, 3, 4], cores=4)
@@ -123,6 +232,13 @@ def test_the_ratio_is_a_median_over_rounds():
         ({"sizes": SIZES._replace(height=0)}, "height=0"),
         ({"cases": ["certify"]}, "'certify'"),
         ({"cases": []}, "cases=''"),
+        ({"cases": ["train_smug"]}, "cases='train_smug'"),
+        ({"sizes": SIZES._replace(chunk=-1)}, "chunk=-1"),
+        ({"scale": "depth:1,2"}, "scale='depth:1,2'"),
+        ({"scale": "batch:2,2"}, "scale='batch:2,2'"),
+        ({"scale": "batch:0,2"}, "scale='batch:0,2'"),
+        ({"scale": "batch"}, "two or more numbers of at least 1"),
+        ({"scale": "samples:1,2"}, "it changes none of the cases"),
         ({"problems": ["ct"]}, "problems='ct'"),
         ({"peer": "numpy"}, "peer='numpy'"),
         ({"remat": "some"}, "remat='some'"),

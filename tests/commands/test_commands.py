@@ -146,7 +146,11 @@ def test_attack_reports(trained, tmp_path):
     report = attack_runs(
         [trained / "sections"],
         tmp_path,
-        overrides={"evaluate.threat.norm": "linf", "evaluate.threat.unit": "absolute"},
+        overrides={
+            "evaluate.threat.norm": "linf",
+            "evaluate.threat.unit": "absolute",
+            "evaluate.attacked": ("large_layer",),
+        },
         epsilons=[0.0, 0.02],
         num_examples=2,
         progress=False,
@@ -156,6 +160,11 @@ def test_attack_reports(trained, tmp_path):
     clean = by_name["clean"]["metrics"]["psnr"]["mean"]
     assert by_name["worst case at 0"]["metrics"]["psnr"]["mean"] == pytest.approx(clean, abs=1e-4)
     assert by_name["worst case at 0.02"]["metrics"]["psnr"]["mean"] < clean
+    shifted = [
+        by_name[name]["metrics"]["psnr"]["mean"]
+        for name in ("OOD large_layer", "large_layer, average case", "large_layer, worst case")
+    ]
+    assert shifted == sorted(shifted, reverse=True) and shifted[0] > shifted[2]
     definitions = run["definitions"]
     assert definitions["threat"]["norm"] == "linf"
     assert definitions["metrics"]["psnr"].keys() >= {"formula", "peak", "clamp", "channel", "unit"}

@@ -22,8 +22,10 @@ from jitter_jax.evaluate.table import (
     standard_conditions,
     write_csv,
 )
+from jitter_jax.keys import subkey
 from jitter_jax.metrics import make_metrics
 from jitter_jax.operators import convolution
+from jitter_jax.smoothing import Smoothing
 from jitter_jax.unroll import Reconstructor, gradient_descent
 
 COUNT = 7
@@ -33,7 +35,7 @@ OPERATOR = convolution(np.array([0.5, 1.0, -0.3], np.float32))
 PARAMS = {"scale": jnp.float32(0.4)}
 
 
-def reconstruct(params, operator, y, *, num_iterations=None, **options):
+def reconstruct(params, operator, y, *, num_iterations=None, smoothing_key=None, **options):
     step = lambda x: jnp.tanh(params["scale"] * x)
     return gradient_descent(
         step, operator, y, step_size=0.3, num_iterations=num_iterations or 3, **options
@@ -167,6 +169,32 @@ def test_draws_are_averaged():
     near(several.estimate[2], estimate, TOLERANCE["float32"])
 
 
+@pytest.mark.parametrize("draws", [1, 4])
+def test_an_attack_sees_other_draws_of_the_noise_than_the_judge(draws):
+    """`H(y) = y + s` with random s: to lengthen it, the attack follows the sign of the mean s."""
+    offset = lambda key: jax.random.normal(key)
+    shifted = Reconstructor(
+        lambda *_: (), lambda p, A, y, *, smoothing_key, **_: y + offset(smoothing_key)
+    )
+    shifted = shifted._replace(smoothing=Smoothing(1.0))
+    evaluator = make_evaluator(shifted, METRICS, fgsm, smoothing_draws=draws)
+    nothing = np.zeros_like(SIGNALS)
+    batch = make_batch(range(COUNT), signals=nothing, measurements=nothing)
+    threat = Threat(0.3, "measurement", "linf", "absolute")
+    result = evaluator((), batch, jax.random.key(0), threat)
+    differ = 0
+    for i in range(COUNT):
+        key = lambda i=i: jax.random.fold_in(jax.random.key(0), i)
+        attacked = subkey(key(), "attacked smoothing")
+        seen = [float(offset(jax.random.fold_in(attacked, s))) for s in range(draws)]
+        judged = float(offset(subkey(key(), "smoothing")))
+        direction = np.sign(np.mean(seen))
+        near(result.delta[i], np.full(SHAPE, 0.3 * direction), TOLERANCE["float32"])
+        near(result.estimate[i], np.full(SHAPE, 0.3 * direction + judged), TOLERANCE["float32"])
+        differ += direction != np.sign(judged)
+    assert differ > 0
+
+
 def test_chunk_for_memory_stays_within_its_bounds():
     def chunk(budget_bytes, most):
         return chunk_for_memory(
@@ -270,3 +298,5 @@ def test_perfect_reconstruction_is_not_finite_and_still_json():
 def test_number_of_draws_is_checked():
     with pytest.raises(ValueError, match="num_draws=0 is not accepted"):
         make_evaluators(RECONSTRUCTOR, METRICS, fgsm, num_draws=0)
+    with pytest.raises(ValueError, match="smoothing_draws=0 is not accepted"):
+        make_evaluators(RECONSTRUCTOR, METRICS, fgsm, num_draws=1, smoothing_draws=0)

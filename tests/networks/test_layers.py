@@ -8,7 +8,13 @@ import pytest
 from jax import lax
 
 from jitter_jax.networks import layers
-from jitter_jax.networks.layers import Conv, GroupNorm, activation, conv_general_dilated
+from jitter_jax.networks.layers import (
+    BatchNorm,
+    Conv,
+    GroupNorm,
+    activation,
+    conv_general_dilated,
+)
 
 # Relative to the largest entry of what is compared.
 TOLERANCE = {"float32": 2e-5, "float64": 1e-12}
@@ -146,6 +152,43 @@ def test_conv_is_laid_out_as_in_flax(use_bias):
 
 
 @pytest.mark.parametrize(
+    ("height", "width", "outputs", "size", "stride"),
+    [(8, 9, 5, 3, 2), (7, 10, 4, 5, 3), (5, 4, 2, 1, 2)],
+)
+def test_strided_convolution_equals_a_part_of_the_whole(height, width, outputs, size, stride):
+    with jax.enable_x64(True):
+        x = normal(0, 2, height, width, 3, dtype="float64")
+        kernel = normal(1, size, size, 3, outputs, dtype="float64")
+        direction = (normal(2, *x.shape, dtype="float64"), jnp.cos(kernel))
+
+        def strided(x, kernel):
+            one = lambda x: Conv(outputs, size, use_bias=False, stride=stride).apply(
+                {"params": {"kernel": kernel}}, x
+            )
+            return jax.vmap(one)(x)
+
+        def part(x, kernel):
+            return plain_convolution(x, kernel)[:, ::stride, ::stride]
+
+        close(
+            jax.jit(lambda *a: derivatives(strided, *a))(x, kernel, direction),
+            jax.jit(lambda *a: derivatives(part, *a))(x, kernel, direction),
+        )
+
+
+def test_strided_convolution_is_plain_elsewhere(monkeypatch):
+    x = normal(0, 6, 6, 3)
+    quick, plain = Conv(4, stride=2), Conv(4, stride=2, differentiation="plain")
+    variables = quick.init(jax.random.key(0), x)
+    forward = lambda module: jax.jvp(lambda x: module.apply(variables, x), (x,), (x,))
+    expected = forward(plain)
+    with pytest.raises(TypeError, match="forward-mode"):
+        forward(quick)
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    close(forward(quick), expected)
+
+
+@pytest.mark.parametrize(
     ("shape", "groups", "dtype"),
     [
         ((8, 9, 32), 4, "float32"),
@@ -205,6 +248,45 @@ def test_group_norm_keeps_its_digits_far_from_zero():
     # 100 + deviation is stored to 4e-6, and its mean is a sum of 4096 such numbers; a variance
     # taken as the difference of squares would be wrong by 1e-3 and more.
     np.testing.assert_allclose(actual, exact.reshape(x.shape), rtol=0, atol=1e-4)
+
+
+def test_batch_norm_equals_flax():
+    x, channels = 2 * normal(0, 3, 5, 4, 6) + 1, 6
+    params = {"scale": normal(1, channels), "bias": normal(2, channels)}
+    stored = {"mean": normal(3, channels), "var": jnp.square(normal(4, channels))}
+    variables = {"params": params, "batch_stats": stored}
+    frozen = BatchNorm()
+    assert jax.tree.map(jnp.shape, frozen.init(jax.random.key(0), x)) == jax.tree.map(
+        jnp.shape, variables
+    )
+    theirs = nn.BatchNorm(use_running_average=True)
+    close(frozen.apply(variables, x), theirs.apply(variables, x))
+
+    def ours(variables, x):
+        norm = BatchNorm("signal", "batch")
+        return jax.vmap(lambda x: norm.apply(variables, x), axis_name="batch")(x)
+
+    def training(variables, x):
+        norm = nn.BatchNorm(use_running_average=False, use_fast_variance=False)
+        return norm.apply(variables, x, mutable=["batch_stats"])[0]
+
+    def everything(norm):
+        value = lambda params, x: jnp.mean(jnp.sin(norm({**variables, "params": params}, x)))
+        return norm(variables, x), jax.grad(value, (0, 1))(params, x)
+
+    close(jax.jit(lambda: everything(ours))(), jax.jit(lambda: everything(training))())
+    alone = BatchNorm("signal")
+    close(alone.apply(variables, x), GroupNorm(channels).apply(variables, x))
+    close(alone.apply(variables, x)[1], alone.apply({"params": params}, x[1]))
+
+
+def test_frozen_statistics_carry_no_gradient_and_shift_nothing_at_first():
+    norm, x = BatchNorm(epsilon=0.0), normal(0, 5, 4, 3)
+    variables = norm.init(jax.random.key(0), x)
+    close(norm.apply(variables, x), x)
+    slopes = jax.grad(lambda v: jnp.sum(jnp.square(norm.apply(v, x))))(variables)
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(slopes["batch_stats"]))
+    assert all(np.all(leaf != 0) for leaf in jax.tree.leaves(slopes["params"]))
 
 
 class Network(nn.Module):
@@ -323,6 +405,10 @@ def test_float64_signal_stays_float64():
         (Conv(4, 2), (8, 8, 1), "kernel_size must be odd"),
         (Conv(4, differentiation="forward"), (8, 8, 1), "'reverse' or 'plain', got 'forward'"),
         (Conv(4), (8, 8), r"got shape \(8, 8\)"),
+        (Conv(4, stride=0), (8, 8, 1), "stride must be at least 1, got 0"),
+        (BatchNorm("batch"), (8, 8, 1), r"one of \('frozen', 'signal'\), got 'batch'"),
+        (BatchNorm(axis_name="b"), (8, 8, 1), "frozen statistics take no axis_name, got 'b'"),
+        (BatchNorm(), (8, 8), r"got shape \(8, 8\)"),
         (GroupNorm(4), (8, 8, 6), "divide the 6 channels of x, got 4"),
         (GroupNorm(4, differentiation="no"), (8, 8, 4), "'reverse' or 'plain', got 'no'"),
         (GroupNorm(4), (8, 4), r"got shape \(8, 4\)"),

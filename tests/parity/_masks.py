@@ -1,4 +1,4 @@
-"""Masks: `sgdj_mask`."""
+"""Masks: `sgdj_mask`, and those in `smug_mask_metrics`."""
 
 import re
 from typing import Any
@@ -10,6 +10,23 @@ from jitter_jax import sampling
 
 # The cases of the file: `n<lines>_acc<acceleration>_cf<percent>_seed<seed>`.
 _PUBLISHED = [f"n{n}_acc{a}_cf04_seed10" for n in (320, 256, 64) for a in (4, 8)]
+
+
+# The cases of SMUG's file: lines, acceleration, seed.
+_SMUG = [(320, 2, 2320), (320, 4, 4320), (320, 8, 8320), (368, 6, 6368), (96, 4, 5)]
+
+
+def smug_masks(arrays: Arrays) -> Arrays:
+    """Returns the masks of the file of SMUG's masks and metrics."""
+    del arrays
+    return {
+        f"vdrs/ny{n}_acc{acceleration}_seed{seed}": sampling.vdrs_lines_repo(
+            (1, n), acceleration, seed=seed
+        )
+        .array[0]
+        .astype(np.uint8)
+        for n, acceleration, seed in _SMUG
+    }
 
 
 def masks(arrays: Arrays) -> Arrays:

@@ -34,7 +34,7 @@ def mri_problem(weights: Arrays, prefix: str) -> Problem:
     width = weights[f"{prefix}{convolutions[0]}.weight"].shape[0]
     return Problem(
         networks.DnCNN(len(convolutions), width),
-        unroll.step_size.exponential(),
+        unroll.scalar.exponential(),
         unpack_signal=_unpack_signal,
         unpack_measurement=_unpack_measurement,
         pack_measurement=_pack_measurement,

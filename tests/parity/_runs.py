@@ -41,7 +41,7 @@ class Problem(NamedTuple):
     """
 
     network: unroll.Network
-    step_size: unroll.step_size.StepSize
+    step_size: unroll.scalar.Scalar
     unpack_signal: Callable[[Any], Array]
     unpack_measurement: Callable[[Any], Array]
     pack_measurement: Callable[[Array], Array]
@@ -54,7 +54,7 @@ class Problem(NamedTuple):
         return unroll.unrolled(
             method,
             self.network,
-            self.step_size,
+            {"step_size": self.step_size},
             num_iterations=num_iterations,
             start=self.start,
             sees_measurement=self.sees_measurement,

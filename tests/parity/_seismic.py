@@ -18,7 +18,7 @@ def _channels_last(x) -> jax.Array:
 
 SEISMIC = Problem(
     networks.SeismicCNN(),
-    unroll.step_size.sigmoid(scale=0.1),
+    unroll.scalar.sigmoid(scale=0.1),
     unpack_signal=_channels_last,
     unpack_measurement=_channels_last,
     pack_measurement=pack_signal,

@@ -7,7 +7,7 @@ share.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -18,10 +18,12 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from _attack import attack
-from _masks import masks
+from _didn import didn
+from _masks import masks, smug_masks
 from _metrics import image_metrics
 from _mri import mri
 from _seismic import seismic
+from _smug_modl import smug_metrics, smug_modl
 from _weights import Arrays
 
 _CASES: dict[str, Callable[[Arrays], Arrays]] = {
@@ -33,10 +35,15 @@ _CASES: dict[str, Callable[[Arrays], Arrays]] = {
     "sgdj_pgd": attack,
     "sgdj_metrics": image_metrics,
     "sgdj_mask": masks,
+    "smug_didn": didn,
+    "smug_mask_metrics": lambda arrays: smug_masks(arrays) | smug_metrics(arrays),
+    "smug_modl": smug_modl,
 }
 
+_PRECISIONS = {"": np.float32, "f64/": np.float64}
 
-def reproduce(case: str, arrays: Arrays) -> Arrays:
+
+def reproduce(case: str, arrays: Arrays, *, prefixes: Sequence[str] = tuple(_PRECISIONS)) -> Arrays:
     """Returns every output of the golden file `case`, by its golden key.
 
     Each output is computed in float32 under its own key and in float64 under `f64/<key>`. Only
@@ -45,6 +52,7 @@ def reproduce(case: str, arrays: Arrays) -> Arrays:
     Args:
         case: name of the golden file, without suffix.
         arrays: what the file holds.
+        prefixes: of the keys that are wanted.
 
     Raises:
         KeyError: no such case, or an input is missing.
@@ -52,7 +60,8 @@ def reproduce(case: str, arrays: Arrays) -> Arrays:
     if case not in _CASES:
         raise KeyError(f"case must be one of {sorted(_CASES)}, got {case!r}")
     outputs = {}
-    for prefix, dtype in (("", np.float32), ("f64/", np.float64)):
+    for prefix in prefixes:
+        dtype = _PRECISIONS[prefix]
         with jax.enable_x64(dtype == np.float64):
             inputs = {
                 key: value.astype(dtype) if value.dtype.kind == "f" else value

@@ -13,7 +13,7 @@ from jitter_jax.attacks import Threat, fgsm, pgd, reconstruction_error
 from jitter_jax.data.batch import Batch
 from jitter_jax.operators import convolution, dense, identity
 from jitter_jax.schemes import adversarial, input_jitter, krainovic_level, mse, sgd_jitter
-from jitter_jax.unroll import Reconstructor, gradient_descent, jitter, step_size, unrolled
+from jitter_jax.unroll import Reconstructor, gradient_descent, jitter, scalar, unrolled
 
 SHAPE = (5, 2)
 BATCH = 4
@@ -32,7 +32,9 @@ class Small:
         return jnp.tanh(x @ params["weights"])
 
 
-RECONSTRUCTOR = unrolled(gradient_descent, Small, step_size.exponential(), num_iterations=3)
+RECONSTRUCTOR = unrolled(
+    gradient_descent, Small, {"step_size": scalar.exponential()}, num_iterations=3
+)
 PGD = functools.partial(pgd, num_steps=3)
 SCHEMES = {
     "mse": mse(RECONSTRUCTOR),
@@ -216,7 +218,7 @@ def test_expected_loss_of_sgd_jitter_on_a_linear_reconstructor():
         apply = staticmethod(lambda params, x: params @ x)
 
     reconstructor = unrolled(
-        gradient_descent, Linear, step_size.fixed(eta), num_iterations=num_iterations
+        gradient_descent, Linear, {"step_size": scalar.fixed(eta)}, num_iterations=num_iterations
     )
     batch = make_batch(
         *(jnp.broadcast_to(v, (DRAWS, n)) for v in (x, y)), dense(a), jnp.arange(DRAWS)

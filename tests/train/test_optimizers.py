@@ -112,3 +112,12 @@ def test_schedule_warms_up_holds_and_decays(name, middle):
 def test_errors_say_what_is_accepted(options, message):
     with pytest.raises(ValueError, match=message):
         make_optimizer(**{"learning_rate": 0.1, **options})
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_stored_statistics_do_not_decay(name):
+    params = {"params": {"kernel": jnp.ones(2)}, "batch_stats": {"mean": jnp.ones(2)}}
+    gradient = jax.tree.map(jnp.zeros_like, params)
+    update = first_update(gradient, params, name=name, learning_rate=0.1, weight_decay=0.5)
+    assert (update["params"]["kernel"] < 0).all()
+    assert (update["batch_stats"]["mean"] == 0).all()

@@ -10,13 +10,15 @@ from flax import linen as nn
 from helpers import TOLERANCE, close, equal, near, normal
 
 from jitter_jax.networks import DnCNN, SeismicCNN
+from jitter_jax.networks.layers import keep_costly
 from jitter_jax.operators import convolution, dense
+from jitter_jax.smoothing import Smoothing
 from jitter_jax.unroll import (
     from_channels,
     gradient_descent,
     jitter,
     proximal_gradient,
-    step_size,
+    scalar,
     to_channels,
     unrolled,
 )
@@ -53,7 +55,10 @@ def shapes_of(reconstructor, operator, y):
 )
 def test_parameter_counts_of_the_published_networks(network, sees_measurement, dtype, expected):
     reconstructor = unrolled(
-        gradient_descent, network, step_size.sigmoid(), sees_measurement=sees_measurement
+        gradient_descent,
+        network,
+        {"step_size": scalar.sigmoid()},
+        sees_measurement=sees_measurement,
     )
     params = shapes_of(reconstructor, convolution(), jnp.zeros((16, 16, 1), dtype))
     assert count(params) == expected
@@ -62,10 +67,10 @@ def test_parameter_counts_of_the_published_networks(network, sees_measurement, d
 @pytest.mark.parametrize(
     ("made", "init", "value"),
     [
-        (step_size.exponential(), -1.0, 0.3679),
-        (step_size.sigmoid(), -1.0, 0.02689),
-        (step_size.exponential(0.5), 0.5, np.exp(0.5)),
-        (step_size.sigmoid(0.0, scale=3.0), 0.0, 1.5),
+        (scalar.exponential(), -1.0, 0.3679),
+        (scalar.sigmoid(), -1.0, 0.02689),
+        (scalar.exponential(0.5), 0.5, np.exp(0.5)),
+        (scalar.sigmoid(0.0, scale=3.0), 0.0, 1.5),
     ],
 )
 def test_learned_step_sizes(made, init, value):
@@ -76,10 +81,10 @@ def test_learned_step_sizes(made, init, value):
 
 
 def test_fixed_step_size_is_no_parameter():
-    reconstructor = unrolled(gradient_descent, Pointwise(1), step_size.fixed(0.3))
+    reconstructor = unrolled(gradient_descent, Pointwise(1), {"step_size": scalar.fixed(0.3)})
     assert set(shapes_of(reconstructor, convolution(), jnp.ones(SHAPE))) == {"network"}
-    assert step_size.fixed(0.3).value(None) == jnp.float32(0.3)
-    learned = unrolled(gradient_descent, Pointwise(1), step_size.exponential())
+    assert scalar.fixed(0.3).value(None) == jnp.float32(0.3)
+    learned = unrolled(gradient_descent, Pointwise(1), {"step_size": scalar.exponential()})
     params = learned.init(jax.random.key(0), convolution(), jnp.ones(SHAPE))
     assert set(params) == {"network", "step_size"} and params["step_size"] == -1
 
@@ -109,7 +114,7 @@ def test_apply_equals_a_loop_at_any_number_of_iterations(method, sees_measuremen
     reconstructor = unrolled(
         method,
         network,
-        step_size.exponential(np.log(ETA)),
+        {"step_size": scalar.exponential(np.log(ETA))},
         num_iterations=3,
         start=start,
         sees_measurement=sees_measurement,
@@ -136,7 +141,11 @@ def test_apply_equals_a_loop_at_any_number_of_iterations(method, sees_measuremen
 def test_key_jitter_and_trajectory_reach_the_method():
     operator, y = convolution(), normal(1, *SHAPE)
     reconstructor = unrolled(
-        gradient_descent, Pointwise(1), step_size.fixed(0.1), num_iterations=4, start="measurement"
+        gradient_descent,
+        Pointwise(1),
+        {"step_size": scalar.fixed(0.1)},
+        num_iterations=4,
+        start="measurement",
     )
     params = reconstructor.init(jax.random.key(0), operator, y)
     clean = reconstructor.apply(params, operator, y, return_trajectory=True)
@@ -160,7 +169,7 @@ def test_key_jitter_and_trajectory_reach_the_method():
 
 def test_step_size_is_learned():
     operator, y = dense(normal(0, 3, 6) / 3), normal(1, 3, 1)
-    reconstructor = unrolled(gradient_descent, Pointwise(1), step_size.sigmoid())
+    reconstructor = unrolled(gradient_descent, Pointwise(1), {"step_size": scalar.sigmoid()})
     params = reconstructor.init(jax.random.key(0), operator, y)
     gradient = jax.grad(lambda p: jnp.sum(reconstructor.apply(p, operator, y) ** 2))(params)
     assert all(float(jnp.abs(leaf).max()) > 0 for leaf in jax.tree.leaves(gradient))
@@ -177,7 +186,7 @@ def test_channels_of_complex_signals():
 
 def test_reconstruction_of_a_batch_by_vmap():
     operator, ys = convolution(), normal(1, 3, *SHAPE)
-    reconstructor = unrolled(proximal_gradient, Pointwise(1), step_size.fixed(0.1))
+    reconstructor = unrolled(proximal_gradient, Pointwise(1), {"step_size": scalar.fixed(0.1)})
     params = reconstructor.init(jax.random.key(0), operator, ys[0])
     run = jax.jit(lambda y: reconstructor.apply(params, operator, y))
     close(jax.vmap(run)(ys), jnp.stack([run(y) for y in ys]))
@@ -190,7 +199,7 @@ def test_reconstruction_of_a_batch_by_vmap():
 )
 def test_network_of_too_many_channels_is_refused(method, dtype, out_channels, got):
     operator, y = convolution(), normal(1, *SHAPE, dtype=dtype)
-    reconstructor = unrolled(method, Pointwise(out_channels), step_size.fixed(0.1))
+    reconstructor = unrolled(method, Pointwise(out_channels), {"step_size": scalar.fixed(0.1)})
     params = reconstructor.init(jax.random.key(0), operator, y)
     with pytest.raises(ValueError, match=rf"learned_step .*\(6, 5, 1\) {dtype}, got {got}"):
         reconstructor.apply(params, operator, y)
@@ -201,7 +210,9 @@ def test_method_with_its_own_factor_of_the_jitter():
     ones = lambda key, x, k, total: jnp.ones_like(x)
 
     def moved(method):
-        reconstructor = unrolled(method, Pointwise(1), step_size.fixed(0.1), num_iterations=1)
+        reconstructor = unrolled(
+            method, Pointwise(1), {"step_size": scalar.fixed(0.1)}, num_iterations=1
+        )
         params = reconstructor.init(jax.random.key(0), operator, y)
         return reconstructor.apply(params, operator, y, key=jax.random.key(1), jitter=ones)
 
@@ -210,20 +221,166 @@ def test_method_with_its_own_factor_of_the_jitter():
     assert float(jnp.abs(other - moved(proximal_gradient)).max()) > 0.01
 
 
+class Brightness(nn.Module):
+    """Weighs a copy by its mean."""
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.sigmoid(nn.Dense(1)(jnp.mean(x, (0, 1))))[0]
+
+
+def smoothed(sigma=0.3, num_samples=4, *, weighted=False, **options):
+    smoothing = Smoothing(sigma, num_samples, options.pop("chunk", None))
+    return unrolled(
+        proximal_gradient,
+        Pointwise(2),
+        {"step_size": scalar.fixed(ETA)},
+        **{"num_iterations": 2, **options},
+        smoothing=smoothing,
+        weight_network=Brightness() if weighted else None,
+    )
+
+
+SMOOTHING_KEY = 4
+COMPLEX = "complex64"
+
+
+def smoothed_problem(weighted):
+    operator, y = convolution(normal(0, 4, dtype=COMPLEX) / 2), normal(1, *SHAPE, dtype=COMPLEX)
+    params = smoothed(weighted=weighted).init(jax.random.key(0), operator, y)
+    return params, operator, y
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_smoothed_steps_equal_a_loop_at_any_number_of_iterations(weighted):
+    """Every step and every sample has noise of its own, from the step's and the sample's number."""
+    params, operator, y = smoothed_problem(weighted)
+    assert set(params) == ({"network", "weight"} if weighted else {"network"})
+    reconstructor = smoothed(weighted=weighted, chunk=3)
+    bare = unrolled(proximal_gradient, Pointwise(2), {"step_size": scalar.fixed(ETA)})
+    probe = lambda value, x: jnp.sum(jnp.abs(value - x))
+
+    def loop(num_iterations):
+        x, probed = operator.adjoint(y), []
+        for k in range(num_iterations):
+            step_key = jax.random.fold_in(jax.random.key(SMOOTHING_KEY), k)
+            x = x - ETA * operator.adjoint(operator.forward(x) - y)
+            values, weights = [], []
+            for s in range(4):
+                noisy = reconstructor.smoothing.perturb(jax.random.fold_in(step_key, s), x)
+                values.append(np.asarray(bare.learned_step(params, noisy)))
+                weights.append(reconstructor.weight(params, noisy) if weighted else 1.0)
+            probed.append(np.mean([probe(value, x) for value in values]))
+            x = jnp.asarray(np.average(values, axis=0, weights=weights).astype(COMPLEX))
+        return x, np.array(probed, np.float32), np.ptp(weights), np.ptp(values, axis=0).max()
+
+    run = jax.jit(reconstructor.apply, static_argnames=("num_iterations", "probe"))
+    for number in (None, 3):
+        x, probed, spread, noise = loop(number or 2)
+        assert noise > 0.1 and (spread > 0.01) == weighted
+        options = {"smoothing_key": jax.random.key(SMOOTHING_KEY), "num_iterations": number}
+        near(run(params, operator, y, **options), x, TOLERANCE["float32"])
+        estimate, found = run(params, operator, y, probe=probe, **options)
+        near(estimate, x, TOLERANCE["float32"])
+        near(found, probed, TOLERANCE["float32"])
+
+
+def test_smoothed_steps_without_noise_are_the_bare_ones():
+    params, operator, y = smoothed_problem(weighted=True)
+    bare = unrolled(
+        proximal_gradient, Pointwise(2), {"step_size": scalar.fixed(ETA)}, num_iterations=2
+    )
+    key = jax.random.key(1)
+    estimate = smoothed(0.0, weighted=True).apply(params, operator, y, smoothing_key=key)
+    near(estimate, bare.apply(params, operator, y), TOLERANCE["float32"])
+    # One that averages over nothing takes a key, and leaves it alone.
+    equal(
+        bare.apply(params, operator, y, smoothing_key=jax.random.key(2)),
+        bare.apply(params, operator, y),
+    )
+
+
+def test_smoothed_steps_and_jitter_together():
+    params, operator, y = smoothed_problem(weighted=False)
+    reconstructor = smoothed(num_iterations=1)
+    ones = lambda key, x, k, total: jnp.ones_like(x)
+    run = lambda **options: reconstructor.apply(
+        params, operator, y, smoothing_key=jax.random.key(0), return_trajectory=True, **options
+    )
+    clean, jittered = run(), run(key=jax.random.key(1), jitter=ones)
+    assert clean.shape == (2, *SHAPE) and float(jnp.abs(clean - jittered)[1].max()) > 0.01
+
+
+def test_weights_and_network_learn_through_the_average():
+    params, operator, y = smoothed_problem(weighted=True)
+    reconstructor = smoothed(weighted=True)
+    loss = lambda p, key: jnp.sum(
+        jnp.square(jnp.abs(reconstructor.apply(p, operator, y, smoothing_key=key)))
+    )
+    gradient = jax.jit(jax.grad(loss))(params, jax.random.key(0))
+    assert all(float(jnp.abs(leaf).max()) > 0 for leaf in jax.tree.leaves(gradient))
+
+
+def test_a_policy_does_not_keep_the_samples_of_chunks():
+    """The results that it keeps would be those of all samples: the chunk would bound nothing."""
+    operator, y = convolution(), normal(1, 16, 16, 1)
+
+    def temporaries(num_samples):
+        reconstructor = unrolled(
+            proximal_gradient,
+            DnCNN(2, 16),
+            {"step_size": scalar.fixed(ETA)},
+            num_iterations=2,
+            smoothing=Smoothing(0.1, num_samples, chunk=2),
+            remat=keep_costly,
+        )
+        params = shapes_of(reconstructor, operator, y)
+        loss = lambda p, key: jnp.sum(reconstructor.apply(p, operator, y, smoothing_key=key) ** 2)
+        compiled = jax.jit(jax.grad(loss)).lower(params, jax.random.key(0)).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    assert temporaries(16) < 1.05 * temporaries(4)
+
+
+def apply_bare(**options):
+    operator, y = convolution(), normal(1, *SHAPE)
+    reconstructor = unrolled(gradient_descent, Pointwise(1), {"step_size": scalar.fixed(0.1)})
+    params = reconstructor.init(jax.random.key(0), operator, y)
+    return reconstructor.apply(params, operator, y, **options)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (
-            lambda: unrolled(gradient_descent, Pointwise(1), step_size.fixed(1), num_iterations=0),
+            lambda: smoothed().apply(*smoothed_problem(False)),
+            "a smoothed reconstructor needs a smoothing_key",
+        ),
+        (lambda: apply_bare(probe=lambda value, x: value), "probe needs .* smoothed"),
+        (
+            lambda: unrolled(
+                gradient_descent,
+                Pointwise(1),
+                {"step_size": scalar.fixed(1)},
+                weight_network=Brightness(),
+            ),
+            "weight_network needs a smoothing",
+        ),
+        (
+            lambda: unrolled(
+                gradient_descent, Pointwise(1), {"step_size": scalar.fixed(1)}, num_iterations=0
+            ),
             "num_iterations must be at least 1, got 0",
         ),
         (
-            lambda: unrolled(gradient_descent, Pointwise(1), step_size.fixed(1), start="zero"),
+            lambda: unrolled(
+                gradient_descent, Pointwise(1), {"step_size": scalar.fixed(1)}, start="zero"
+            ),
             "start must be 'adjoint' or 'measurement', got 'zero'",
         ),
-        (lambda: step_size.fixed(0.0), "step_size must be positive, got 0.0"),
-        (lambda: step_size.fixed(float("nan")), "step_size must be positive, got nan"),
-        (lambda: step_size.sigmoid(scale=-1.0), "scale must be positive, got -1.0"),
+        (lambda: scalar.fixed(0.0), "value must be positive, got 0.0"),
+        (lambda: scalar.fixed(float("nan")), "value must be positive, got nan"),
+        (lambda: scalar.sigmoid(scale=-1.0), "scale must be positive, got -1.0"),
     ],
 )
 def test_errors_name_the_value(call, message):

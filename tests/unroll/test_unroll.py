@@ -284,7 +284,7 @@ def test_forward_mode_equals_reverse_mode(name, remat):
 
 def test_unroll_counts_and_splits_its_key():
     seen = unroll(
-        lambda x, k, key: x + 10.0**k + jax.random.uniform(key),
+        lambda x, k, key: (x + 10.0**k + jax.random.uniform(key), None),
         jnp.zeros(()),
         num_iterations=3,
         key=jax.random.key(0),
@@ -293,8 +293,21 @@ def test_unroll_counts_and_splits_its_key():
     fractions = jnp.diff(seen) - jnp.array([1.0, 10.0, 100.0])
     assert (fractions > 0).all() and (fractions < 1).all()
     assert len(set(np.asarray(fractions).tolist())) == 3
-    without = unroll(lambda x, k, key: x + (key is None), jnp.zeros(()), num_iterations=2)
+    without = unroll(lambda x, k, key: (x + (key is None), None), jnp.zeros(()), num_iterations=2)
     assert without == 2
+
+
+@pytest.mark.parametrize("remat", [True, False])
+def test_unroll_collects_what_iterations_give_beside_the_iterate(remat):
+    def iteration(x, k, key):
+        return 2 * x, {"before": x, "number": k}
+
+    options = dict(num_iterations=3, remat=remat, has_aux=True)
+    x, aux = unroll(iteration, jnp.ones(2), **options)
+    equal(x, np.full(2, 8.0))
+    equal(aux, {"before": np.array([[1, 1], [2, 2], [4, 4]]), "number": np.arange(3)})
+    iterates, _ = unroll(iteration, jnp.ones(2), return_trajectory=True, **options)
+    equal(iterates[:-1], aux["before"])
 
 
 @every_method
