@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jitter_jax.operators import LinearOperator, centred_fft2, centred_ifft2
+from jitter_jax.operators import LinearOperator, centred_fft2, centred_ifft2, normal
 
 Array = jax.Array
 MatVec = Callable[[Array], Array]
@@ -56,7 +56,8 @@ def regularised_normal(operator: LinearOperator, regularisation: ArrayLike) -> M
         ValueError: a `regularisation` known here is not positive.
     """
     _check_positive("regularisation", regularisation)
-    return lambda x: operator.adjoint(operator.forward(x)) + regularisation * x
+    gram = normal(operator)
+    return lambda x: gram.forward(x) + regularisation * x
 
 
 def conjugate_gradients(

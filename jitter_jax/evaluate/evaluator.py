@@ -20,6 +20,7 @@ from jitter_jax.attacks.energy import EnergyShares
 from jitter_jax.data.batch import Batch
 from jitter_jax.keys import subkey
 from jitter_jax.metrics import Metric
+from jitter_jax.operators import LinearOperator
 from jitter_jax.unroll import Reconstructor
 
 Array = jax.Array
@@ -89,14 +90,7 @@ def make_evaluator(
             raise ValueError(f"{name}={count} is not accepted: at least 1 is expected")
 
     def one(params, threat, x, y, operator, key, volume, volume_peak, scale) -> Evaluated:
-        def reconstruct(measurement, key):
-            return reconstructor.apply(
-                params,
-                operator,
-                measurement,
-                smoothing_key=key,
-                num_iterations=num_iterations,
-            )
+        reconstruct = partial(_reconstruct, reconstructor, num_iterations, params, operator)
 
         def objective_of(key):
             draw = partial(reconstruct, key=key)
@@ -147,6 +141,19 @@ def make_evaluator(
         return batch.lift(partial(one, params, threat), key, *batch.volumes(), batch.scale)
 
     return jax.jit(evaluate)
+
+
+def _reconstruct(
+    reconstructor: Reconstructor,
+    num_iterations: int | None,
+    params: Params,
+    operator: LinearOperator,
+    measurement: Array,
+    key: Array,
+) -> Array:
+    return reconstructor.apply(
+        params, operator, measurement, smoothing_key=key, num_iterations=num_iterations
+    )
 
 
 def run_evaluator(
@@ -221,15 +228,9 @@ def chunk_for_memory(
         return 1
 
     def one(x, y, operator, key):
-        def reconstruct(measurement):
-            return reconstructor.apply(
-                params,
-                operator,
-                measurement,
-                smoothing_key=key,
-                num_iterations=num_iterations,
-            )
-
+        reconstruct = partial(
+            _reconstruct, reconstructor, num_iterations, params, operator, key=key
+        )
         objective = reconstruction_error(reconstruct, operator, x, y)
         return jax.grad(objective)(jnp.zeros_like(y))
 
