@@ -193,6 +193,8 @@ def chunk_for_memory(
     if not budget_bytes > 0:
         raise ValueError(f"budget_bytes must be positive, got {budget_bytes}")
     check_samples(num_samples, None)
+    if num_samples == 1:
+        return 1
 
     def energy(x: Tree) -> Array:
         return jnp.sum(jnp.square(jnp.abs(function(x))))

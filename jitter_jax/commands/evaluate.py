@@ -12,7 +12,7 @@ from jitter_jax.data.batch import Batch
 from jitter_jax.data.part import Part
 from jitter_jax.data.pipeline import evaluation_batches
 from jitter_jax.data.sources import IMAGE_KINDS
-from jitter_jax.evaluate.evaluator import Evaluated, chunk_for_memory
+from jitter_jax.evaluate.evaluator import Evaluated, signals_at_once
 from jitter_jax.evaluate.table import (
     Condition,
     evaluate_conditions,
@@ -124,7 +124,7 @@ def chunk_of(
         raise ValueError(f"num_examples={num_examples} is not accepted: at least 1 is expected")
     names = list(test_sets)
     most = max(len(experiment.sources[name]) for name in names)
-    return chunk_for_memory(
+    return signals_at_once(
         experiment.reconstructor,
         params,
         first_examples(experiment, names[0], 1),

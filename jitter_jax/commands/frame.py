@@ -6,10 +6,11 @@ from contextlib import contextmanager
 
 from absl import app, flags, logging
 
+from jitter_jax.extras import MissingExtraError
 from jitter_jax.train import CheckpointError, NonFiniteError
 
 # What bad input raises in this package; anything else is a fault and keeps its traceback.
-EXPECTED = (ValueError, OSError, CheckpointError, NonFiniteError)
+EXPECTED = (ValueError, OSError, MissingExtraError, CheckpointError, NonFiniteError)
 
 
 def run(main: Callable[[], object], *, required: Sequence[str] = ()) -> None:

@@ -3,7 +3,7 @@
 import json
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -216,9 +216,35 @@ class _Run:
         return self._built[num_iterations]
 
 
+# Parts of a config that change no number here: how the weights were trained, which the weights
+# themselves tell, where the data are, which other sets there are, and how much is done at once.
+_WITHOUT_EFFECT = (
+    "seed",
+    "scheme",
+    "pretrain",
+    "optimizer",
+    "train",
+    "data.folder",
+    "data.out_of_distribution",
+    "data.num_train",
+    "data.shifts",
+    "evaluate.attacked",
+    "evaluate.memory_gb",
+    "evaluate.num_draws",
+    "evaluate.on_sphere",
+    "smoothing.chunk",
+    "smoothing.memory_gb",
+    "unroll.remat",
+)
+
+
 def _fingerprint(config: ConfigDict, params: Any) -> str:
-    """Return a number that another config or other weights would change."""
-    number = zlib.crc32(json.dumps(config.to_dict(), sort_keys=True).encode())
+    """Return a number that other weights, or a config of other results, would change."""
+    fields = config.to_dict()
+    for name in _WITHOUT_EFFECT:
+        *parents, last = name.split(".")
+        del reduce(dict.__getitem__, parents, fields)[last]
+    number = zlib.crc32(json.dumps(fields, sort_keys=True).encode())
     for leaf in jax.tree.leaves(params):
         number = zlib.crc32(np.asarray(leaf).tobytes(), number)
     return f"{number:08x}"

@@ -12,15 +12,17 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from jitter_jax.coil_maps import check_unit
 from jitter_jax.data._checks import checked_count, checked_index
 from jitter_jax.data._streams import Purpose, checked_seed
 from jitter_jax.data.files import as_complex64, load_arrays
 from jitter_jax.data.kspace import centred_fft2, centred_ifft2, crop_or_pad, fourier_resize
 from jitter_jax.data.pipeline import Example, Source
+from jitter_jax.extras import MissingExtraError
+from jitter_jax.files import whole_file
 
 Vary = Literal["fixed", "example"]
 
-_LARGEST_ERROR = 1e-3  # of a sum of squares
 # Maps that are drawn example by example are kept, as masks are.
 _KEPT_MAPS = 64
 # Of the simulated maps, in halves of the field of view from its centre.
@@ -97,7 +99,7 @@ def espirit_maps(
         not negative.
 
     Raises:
-        ImportError: sigpy is not installed.
+        MissingExtraError: sigpy is not installed.
         ValueError: `num_calibration` is outside its range, a point of the square was not measured
             by any coil, or no pixel has an eigenvalue that is large enough.
 
@@ -127,10 +129,7 @@ def espirit_maps(
         from sigpy import to_device
         from sigpy.mri.app import EspiritCalib
     except ImportError as error:
-        raise ImportError(
-            "coil maps are estimated by sigpy, which is not installed: "
-            "pip install 'jitter_jax[coils]'"
-        ) from error
+        raise MissingExtraError("coil maps are estimated", "sigpy", "coils") from error
     calibration = EspiritCalib(
         np.ascontiguousarray(np.moveaxis(kspace, -1, 0), np.complex64),
         calib_width=num_calibration,
@@ -155,7 +154,7 @@ def espirit_maps(
 
 
 def check_maps(maps: np.ndarray, shape: tuple[int, ...]) -> None:
-    """Raise a ValueError unless maps fit k-space and have unit sum of squares, or zero.
+    """Raise a ValueError unless maps fit k-space, and have unit sum of squares or are zero.
 
     Args:
         maps: `(height, width, coils)`.
@@ -166,13 +165,36 @@ def check_maps(maps: np.ndarray, shape: tuple[int, ...]) -> None:
             f"maps has shape {maps.shape} beside k-space of {tuple(shape)}; one shape "
             "(height, width, coils) is expected"
         )
-    total = np.sum(np.abs(maps) ** 2, axis=-1)
-    good = (np.abs(total - 1) <= _LARGEST_ERROR) | (total == 0)
-    if not (good.all() and total.any()):
+    check_unit(maps)
+    if not np.any(maps):
+        raise ValueError("maps is zero everywhere: coils that see something are expected")
+
+
+def save_maps(path: Path, maps: np.ndarray) -> None:
+    """Write maps to a `.npy` file, whole or not at all; its folder is made if absent."""
+    with whole_file(path) as temporary, temporary.open("wb") as file:
+        np.save(file, maps)
+
+
+def load_maps(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """Read maps that `save_maps` wrote.
+
+    Args:
+        path: the file.
+        shape: of the k-space they are for, `(height, width, coils)`.
+
+    Raises:
+        ValueError: the file is damaged or holds no such maps; the message names it.
+    """
+    try:
+        maps = np.load(path, allow_pickle=False)
+        check_maps(maps, shape)
+    except (ValueError, EOFError, OSError) as error:
         raise ValueError(
-            f"maps has a sum of squares from {total.min():g} to {total.max():g}; 1 is expected, or "
-            "0 outside the object: `jitter_jax.operators.normalise_maps` divides by its root"
-        )
+            f"{path}: holds no maps that can be used ({error}); without the file they are "
+            "estimated anew"
+        ) from error
+    return maps
 
 
 def combine(coil_images: np.ndarray, maps: np.ndarray) -> np.ndarray:
@@ -302,7 +324,7 @@ class RecordedSlices:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ImportError: maps are to be estimated and sigpy is not installed.
+        MissingExtraError: maps are to be estimated and sigpy is not installed.
         ValueError: the file or an array in it is not as above; an argument outside its range.
     """
 

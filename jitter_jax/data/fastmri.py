@@ -28,7 +28,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from jitter_jax.data._checks import checked_count, checked_index
-from jitter_jax.data.coils import espirit_maps, recorded_example
+from jitter_jax.data.coils import espirit_maps, load_maps, recorded_example, save_maps
 from jitter_jax.data.kspace import centre_crop, centred_fft2, centred_ifft2, check_crop
 from jitter_jax.data.pipeline import Example
 
@@ -227,6 +227,8 @@ class FastMRISlices:
         raw: give k-space as it is stored, the fastMRI way, instead of signals.
         num_calibration: of multi-coil volumes, whose signals need coil maps: side of the square
             that `espirit_maps` estimates them from.
+        maps_folder: keeps the estimated maps, one file a slice, and is made if absent; `None` keeps
+            the first 128 in memory.
         slices: `(start, stop)` in `[0, 1]`: of every volume, the slices whose middle
             `(i + 1/2) / num_slices` lies in `[start, stop)`.
         middle: of every volume, this many slices in the middle; all where it has fewer.
@@ -238,8 +240,7 @@ class FastMRISlices:
 
     Items, as signals (many coils):
         `signal`, `maps` and `measurement` as of `recorded_example`, of the central crop of every
-        coil's image. The maps are estimated from the crop as well; those of the first slices that
-        are asked for are kept.
+        coil's image. The maps are estimated from the crop as well, when a slice is first asked for.
 
     Items, raw:
         `kspace`: `(rows, columns)` complex64, or `(rows, columns, coils)`. `target`: `(height,
@@ -269,6 +270,7 @@ class FastMRISlices:
         crop: int | tuple[int, int] | None = None,
         raw: bool = False,
         num_calibration: int | None = None,
+        maps_folder: str | Path | None = None,
         slices: tuple[float, float] | None = None,
         middle: int | None = None,
         max_open: int = 16,
@@ -278,6 +280,7 @@ class FastMRISlices:
         self._raw = raw
         self._num_calibration = num_calibration
         self._maps: dict[int, np.ndarray] = {}
+        self._maps_folder = None if maps_folder is None else Path(maps_folder)
         self._crop = None if crop is None else _crop_shape(crop)
         self._check_kind()
         self._check_alike()
@@ -324,11 +327,24 @@ class FastMRISlices:
 
     def _maps_of(self, number: int, coil_images: np.ndarray) -> np.ndarray:
         if (maps := self._maps.get(number)) is None:
+            path = None if self._maps_folder is None else self._maps_path(number, coil_images)
+            if path is not None and path.exists():
+                return load_maps(path, coil_images.shape)
             assert self._num_calibration is not None
             maps = espirit_maps(centred_fft2(coil_images), self._num_calibration)
-            if len(self._maps) < _KEPT_MAPS:
+            if path is not None:
+                save_maps(path, maps)
+            elif len(self._maps) < _KEPT_MAPS:
                 self._maps[number] = maps
         return maps
+
+    def _maps_path(self, number: int, coil_images: np.ndarray) -> Path:
+        """Return where the maps of a slice are kept: what they hang on is in the name."""
+        assert self._maps_folder is not None
+        stem = self.volumes[int(self._volume_of[number])].path.stem
+        size = "x".join(map(str, coil_images.shape))
+        name = f"{stem}-slice{self._slice_of[number]}-{size}-calibration{self._num_calibration}.npy"
+        return self._maps_folder / name
 
     def _raw_arrays(self, volume: FastMRIVolume, slice_number: int) -> Example:
         with self._files.opened(volume.path) as file:

@@ -77,7 +77,8 @@ def make_image_sources(
         sampling: `mask`, `acceleration`, `seed`, `draw` and options of the mask.
         coils: `num` (0 is a single coil without a map); `maps`, `"simulated"` or, of multi-coil
             fastMRI files, `"espirit"`; `vary` and `seed` of simulated maps, `num_calibration` of
-            estimated ones; `file`, in `folder`, of `"recorded"`.
+            estimated ones and the `folder` that keeps them; `file`, in the data's folder, of
+            `"recorded"`.
         shifts: `mask`, `acceleration` and `noise_std` of the sets of those names.
         on_skip: called with every file that is skipped.
 
@@ -342,6 +343,7 @@ def _fastmri(
             chosen,
             crop=tuple(images["shape"]),
             num_calibration=coils["num_calibration"] if espirit else None,
+            maps_folder=coils["folder"] or None if espirit else None,
             middle=images["middle"] or None,
         )
         return _Images(source, tuple(volume.path.name for volume in chosen))
@@ -358,7 +360,11 @@ def _fastmri(
             for name, part in parts.items()
         }
     )
-    return {name: sliced(part) for name, part in parts.items()}
+    made = {name: sliced(part) for name, part in parts.items()}
+    if images["max_train_slices"]:
+        most = checked_count("data.images.max_train_slices", images["max_train_slices"])
+        made["train"] = _first(made["train"], most)
+    return made
 
 
 def _split_by_patient(

@@ -104,19 +104,12 @@ def fourier_resize(images: np.ndarray, size: int) -> np.ndarray:
         raise ValueError(
             f"size={size} is not accepted: at most the longer side of {(height, width)} is expected"
         )
-    square = np.zeros((*images.shape[:-2], side, side), np.complex64)
-    square[..., _about(side, height), _about(side, width)] = images
-    if size == side:
-        return square
-    middle = _about(side, size)
-    spectrum = centred_fft2(square, axes=(-2, -1))[..., middle, middle]
-    return centred_ifft2(spectrum, axes=(-2, -1)) * np.float32(size / side)
-
-
-def _about(large: int, small: int) -> slice:
-    """Return `small` places of `large` such that the origins `n // 2` of both coincide."""
-    start = large // 2 - small // 2
-    return slice(start, start + small)
+    axes = (-2, -1)
+    square = crop_or_pad(np.moveaxis(images, axes, _AXES), (side, side))
+    if size < side:
+        middle = crop_or_pad(centred_fft2(square), (size, size))
+        square = centred_ifft2(middle) * np.float32(size / side)
+    return np.ascontiguousarray(np.moveaxis(square, _AXES, axes), np.complex64)
 
 
 def root_sum_of_squares(images: np.ndarray, *, axis: int) -> np.ndarray:

@@ -13,6 +13,7 @@ from jitter_jax.data.fastmri import chosen_slices
 from jitter_jax.data.files import as_complex64, as_float32, load_arrays
 from jitter_jax.data.kspace import fourier_resize
 from jitter_jax.data.pipeline import Example
+from jitter_jax.extras import MissingExtraError
 
 _IMAGE = "image"
 _LABELS = ("subject", "view", "slice_id")
@@ -127,7 +128,7 @@ class NiftiSlices:
         `volume`: int32, 0. `maximum`: float32, largest magnitude of the chosen slices.
 
     Raises:
-        ImportError: nibabel is not installed.
+        MissingExtraError: nibabel is not installed.
         FileNotFoundError: there is no such file.
         ValueError: the file is not as above, is damaged, or has numbers that are NaN or infinite;
             no slice is chosen; or an argument outside its range.
@@ -241,10 +242,7 @@ def _nifti(path: Path) -> np.ndarray:
         import nibabel
         from nibabel.filebasedimages import ImageFileError
     except ImportError as error:
-        raise ImportError(
-            "NIfTI files are read by nibabel, which is not installed: "
-            "pip install 'jitter_jax[nifti]'"
-        ) from error
+        raise MissingExtraError("NIfTI files are read", "nibabel", "nifti") from error
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; a NIfTI file is expected")
     try:

@@ -1,5 +1,6 @@
 """Reconstruct, attack and measure many signals, a chunk at a time."""
 
+import dataclasses
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ from jitter_jax.data.batch import Batch
 from jitter_jax.keys import subkey
 from jitter_jax.metrics import Metric
 from jitter_jax.operators import LinearOperator
+from jitter_jax.smoothing import chunk_for_memory
 from jitter_jax.unroll import Reconstructor
 
 Array = jax.Array
@@ -194,7 +196,7 @@ def run_evaluator(
     return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
 
 
-def chunk_for_memory(
+def signals_at_once(
     reconstructor: Reconstructor,
     params: Params,
     batch: Batch,
@@ -205,8 +207,7 @@ def chunk_for_memory(
 ) -> int:
     """Return how many signals an attack can take at once within a memory budget.
 
-    The compiler is asked what temporaries the gradient of one signal's error needs, which is what
-    an attack computes in each step.
+    The gradient of one signal's energy in its measurement stands for a step of an attack.
 
     Args:
         reconstructor: the reconstruction under attack.
@@ -222,20 +223,14 @@ def chunk_for_memory(
     Raises:
         ValueError: `budget_bytes` is not positive.
     """
-    if not budget_bytes > 0:
-        raise ValueError(f"budget_bytes={budget_bytes} is not accepted: above zero is expected")
-    if most == 1:
-        return 1
 
     def one(x, y, operator, key):
-        reconstruct = partial(
-            _reconstruct, reconstructor, num_iterations, params, operator, key=key
-        )
-        objective = reconstruction_error(reconstruct, operator, x, y)
-        return jax.grad(objective)(jnp.zeros_like(y))
+        del x
+        return _reconstruct(reconstructor, num_iterations, params, operator, y, key)
 
-    lowered = jax.jit(lambda batch: batch.lift(one, jax.random.key(0))).lower(batch)
-    analysis = lowered.compile().memory_analysis()
-    if analysis is None:  # not every backend tells
-        return 1
-    return int(np.clip(budget_bytes // max(analysis.temp_size_in_bytes, 1), 1, most))
+    def estimates(measurement: Array) -> Array:
+        return dataclasses.replace(batch, measurement=measurement).lift(one, jax.random.key(0))
+
+    return chunk_for_memory(
+        estimates, batch.measurement, budget_bytes=budget_bytes, num_samples=most
+    )

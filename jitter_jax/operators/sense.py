@@ -5,12 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from jitter_jax.coil_maps import check_unit
 from jitter_jax.operators.cartesian_mri import cartesian_mri
 from jitter_jax.operators.linear_operator import LinearOperator, compose
 
 Array = jax.Array
-
-_UNIT_TOLERANCE = 1e-3
 
 
 def sense(mask: ArrayLike, maps: ArrayLike) -> LinearOperator:
@@ -49,7 +48,8 @@ def sense(mask: ArrayLike, maps: ArrayLike) -> LinearOperator:
     if any(side not in (1, size) for side, size in zip(sides, maps.shape[:2], strict=True)):
         raise ValueError(f"mask of shape {sides} does not fit maps of shape {maps.shape}")
     if not isinstance(given, jax.core.Tracer):
-        _check_unit(np.asarray(given))
+        # In NumPy: under jit even constants are traced by jax.numpy.
+        check_unit(np.asarray(given))
     return compose(sampling, LinearOperator(_expand, _combine, maps))
 
 
@@ -62,17 +62,6 @@ def normalise_maps(maps: ArrayLike) -> Array:
     maps = jnp.asarray(maps)
     power = jnp.sum(jnp.abs(maps) ** 2, axis=-1, keepdims=True)
     return maps / jnp.sqrt(jnp.where(power > 0, power, 1))
-
-
-def _check_unit(maps: np.ndarray) -> None:
-    # In NumPy: under jit even constants are traced by jax.numpy.
-    power = np.sum(np.abs(maps) ** 2, axis=-1)
-    deviation = np.max(np.abs(power[power != 0] - 1), initial=0.0)
-    if not deviation <= _UNIT_TOLERANCE:
-        raise ValueError(
-            "maps must have sum_c |s_c|^2 = 1 where they are not zero, got a deviation of "
-            f"{deviation:.3g}; operators.normalise_maps makes them so"
-        )
 
 
 def _expand(maps: Array, x: Array) -> Array:

@@ -172,6 +172,10 @@ def test_goes_on_where_it_stopped(runs, swept, monkeypatch):
     for change in ({"seed": 1}, {"num_examples": 2}, {"overrides": {"data.noise_std": 0.02}}):
         sweep_runs(runs[:1], output, **{**options, "epsilons": [0.0], **change})
     assert len(calls) == 8
+    # What changes no number changes no point.
+    for change in ({"evaluate.memory_gb": 1.0}, {"evaluate.num_draws": 2}):
+        sweep_runs(runs[:1], output, **{**options, "epsilons": [0.0], "overrides": change})
+    assert len(calls) == 8
 
 
 def test_figures_without_runs_are_left_out(runs, tmp_path, capsys):

@@ -1,7 +1,9 @@
 """Coil maps, k-space that several coils recorded, and how examples with maps are measured."""
 
+import io
 import pickle
 import sys
+from functools import partial
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -13,6 +15,7 @@ from ml_collections import ConfigDict
 
 from configs import mri_phantom
 from jitter_jax import operators
+from jitter_jax.commands.frame import explain_errors
 from jitter_jax.data import (
     FastMRISlices,
     Lesions,
@@ -31,6 +34,7 @@ from jitter_jax.data.coils import coils
 from jitter_jax.data.kspace import centred_fft2, centred_ifft2, crop_or_pad, root_sum_of_squares
 from jitter_jax.data.measure import make_measure
 from jitter_jax.data.sources import make_sources
+from jitter_jax.extras import MissingExtraError
 
 RECORDED = Path(__file__).resolve().parents[3] / "shared" / "data" / "mri" / "brain_8coil.npz"
 SHAPE = (24, 20)
@@ -117,12 +121,14 @@ def test_maps_are_checked():
     check_maps(some, some.shape)
     with pytest.raises(ValueError, match=r"maps has shape \(24, 20, 3\) beside .* \(24, 20, 4\)"):
         check_maps(maps, (*SHAPE, 4))
-    for bad in (1.01 * maps, np.zeros_like(maps), np.full_like(maps, np.nan)):
-        with pytest.raises(ValueError, match=r"sum of squares .*operators\.normalise_maps"):
+    for bad in (1.01 * maps, np.full_like(maps, np.nan)):
+        with pytest.raises(ValueError, match=r"sum of squares of 1 .*operators\.normalise_maps"):
             check_maps(bad, bad.shape)
+    with pytest.raises(ValueError, match="maps is zero everywhere"):
+        check_maps(np.zeros_like(maps), maps.shape)
     half = maps.copy()
     half[3, 4] *= 0.5
-    with pytest.raises(ValueError, match=r"from 0\.25 to 1"):
+    with pytest.raises(ValueError, match=r"a deviation of 0\.75; "):
         check_maps(half, half.shape)
     check_maps(np.asarray(operators.normalise_maps(half)), half.shape)
 
@@ -194,8 +200,19 @@ def test_espirit_refuses_what_gives_no_maps():
 def test_espirit_says_what_is_not_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "sigpy.mri.app", None)
     kspace = centred_fft2(phantom() * simulated_maps(SHAPE, 3))
-    with pytest.raises(ImportError, match=r"pip install 'jitter_jax\[coils\]'"):
+    with pytest.raises(MissingExtraError, match=r"by sigpy, .*pip install 'jitter_jax\[coils\]'"):
         espirit_maps(kspace, 8)
+
+
+def test_a_missing_extra_is_a_message_to_users(capsys):
+    with pytest.raises(SystemExit), explain_errors():
+        raise MissingExtraError("coil maps are estimated", "sigpy", "coils")
+    assert capsys.readouterr().err == (
+        "error: coil maps are estimated by sigpy, which is not installed: "
+        "pip install 'jitter_jax[coils]'\n"
+    )
+    with pytest.raises(ImportError), explain_errors():
+        raise ImportError("a fault of the installation keeps its traceback")
 
 
 # Examples with maps, and their measurement
@@ -336,7 +353,10 @@ def test_recorded_slices_without_maps(tmp_path):
         ({"kspace": np.ones((2, 0, 8, 8))}, "not empty"),
         ({"kspace": np.full((2, 3, *SHAPE), np.nan)}, "NaN"),
         ({"maps": np.ones((3, *SHAPE))}, "maps of 1 slices beside 2 of k-space"),
-        ({"maps": np.ones((2, 3, *SHAPE))}, r"sum of squares from 3 to 3.*normalise_maps"),
+        (
+            {"maps": np.ones((2, 3, *SHAPE))},
+            r"sum of squares of 1 .* a deviation of 2; .*normalise_maps",
+        ),
         ({"maps": np.ones((2, 4, *SHAPE)) / 2}, r"maps has shape \(24, 20, 4\) beside k-space"),
     ],
 )
@@ -408,6 +428,32 @@ def test_fastmri_signals_of_many_coils(tmp_path):
     again = pickle.loads(pickle.dumps(slices))[1]
     np.testing.assert_array_equal(again["signal"], item["signal"])
     slices.close()
+
+
+def test_estimated_maps_are_kept_on_disk(tmp_path, monkeypatch):
+    chosen, folder = volume(tmp_path), tmp_path / "kept" / "maps"
+    make = partial(FastMRISlices, [chosen], num_calibration=16, maps_folder=folder)
+    first = make(crop=(24, 28))[1]
+    (file,) = folder.iterdir()  # no part of a file is left over
+    assert file.name == "file1-slice1-24x28x4-calibration16.npy"
+    monkeypatch.setitem(sys.modules, "sigpy.mri.app", None)
+    np.testing.assert_array_equal(make(crop=(24, 28))[1]["maps"], first["maps"])
+    # Of another slice or another crop they are others, to be estimated.
+    for slices, index in ((make(crop=(24, 28)), 0), (make(crop=(24, 24)), 1)):
+        with pytest.raises(MissingExtraError):
+            slices[index]
+    for content in (b"", file.read_bytes()[:300], _npy(np.ones((24, 28, 4), np.complex64))):
+        file.write_bytes(content)
+        with pytest.raises(
+            ValueError, match=r"calibration16\.npy: holds no maps .* estimated anew"
+        ):
+            make(crop=(24, 28))[1]
+
+
+def _npy(array):
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
 
 
 def test_fastmri_volumes_differ_in_coils(tmp_path):
@@ -502,7 +548,12 @@ def test_sets_of_multi_coil_fastmri(tmp_path):
     np.testing.assert_array_equal(items["maps"]["signal"], test["signal"])
     assert not np.array_equal(items["maps"]["maps"], test["maps"])
     volume(tmp_path / "train", "4.h5", num_coils=2)  # of another number of coils: left out
-    assert len(sources(**fastmri)["train"]) == len(made["train"])
+    assert len(sources(**fastmri)["train"]) == len(made["train"]) == 2
+    fewer = sources(**fastmri, **{"images.max_train_slices": 1})
+    assert [len(fewer[name]) for name in ("train", "validation", "test")] == [1, 2, 2]
+    kept = sources(**fastmri, **{"coils.folder": str(tmp_path / "maps")})
+    np.testing.assert_array_equal(kept["test"][0]["maps"], test["maps"])
+    assert len(list((tmp_path / "maps").iterdir())) == 1
     with pytest.raises(ValueError, match=r"num_coils=5 is not accepted: the volumes have \[2, 4\]"):
         sources(**{**fastmri, "coils.num": 5})
     with pytest.raises(ValueError, match="has k-space of 4 coils"):
