@@ -218,7 +218,11 @@ def recorded(folder, **arrays):
     ("arrays", "fields", "message"),
     [
         ({"maps": np.full((3, 16, 16), 1 / np.sqrt(3) + 0j)}, {}, r"\(16, 16, 3\)"),
-        ({"maps": np.ones((2, 16, 16), complex)}, {}, "sum of squares from 2 to 2"),
+        (
+            {"maps": np.ones((2, 16, 16), complex)},
+            {},
+            "sum of squares of 1 .* got a deviation of 1; ",
+        ),
         ({}, {"data.coils.num_calibration": 0}, "num_calibration"),
     ],
 )
