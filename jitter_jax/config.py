@@ -17,10 +17,21 @@ def default_config() -> ConfigDict:
             "seed": 0,  # of weights, order of the examples and jitter
             "data": _data(),
             "operator": {
-                # identity, convolution; of images cartesian_mri, cartesian_mri_repo, sense (coils)
+                # identity; of sections convolution; of MRI's images cartesian_mri,
+                # cartesian_mri_repo, sense (coils); of pictures block_sampling (compressed
+                # sensing), blur, super_resolution, inpainting
                 "name": "convolution",
                 "wavelet_points": 51,  # of the Ricker wavelet
                 "wavelet_width": 4.0,  # samples from its centre to a zero crossing
+                "matrix": "orthonormal",  # block_sampling: orthonormal rows, gaussian
+                "block": 33,  # block_sampling: side of a block
+                "ratio": 0.1,  # block_sampling: measured rows; inpainting: kept pixels
+                "train_ratios": (),  # block_sampling: one is drawn an example; empty is the ratio
+                "kernel_size": 25,  # blur, super_resolution
+                "kernel_std": 1.6,  # pixels
+                "boundary": "zero",  # blur, super_resolution: zero, periodic
+                "factor": 2,  # super_resolution
+                "seed": 0,  # of the matrix, of the kept pixels
             },
             "network": {
                 "name": "seismic_cnn",  # seismic_cnn, dncnn, unet, didn, modl_cnn, mlp
@@ -225,6 +236,7 @@ def as_published(config: ConfigDict) -> ConfigDict:
 def _data() -> dict[str, Any]:
     return {
         # Sections: generated, wells, file. Points. Images: phantoms, slices, fastmri, nifti.
+        # Pictures: textures, pictures.
         "kind": "generated",
         "seed": 0,  # of what is generated and of the measurement noise
         "num_train": 400,
@@ -232,7 +244,8 @@ def _data() -> dict[str, Any]:
         "num_test": 32,
         # Of sections: small_layer, large_layer, sigmoid, velocity_model. Of points: small_bias,
         # large_bias. Of images: lesion, contrast, block, mask, acceleration, noise; of slices also
-        # axial, coronal, sagittal, anatomy; with coils also maps, recorded.
+        # axial, coronal, sagittal, anatomy; with coils also maps, recorded. Of pictures: noise, and
+        # names of folders or files in `folder`.
         "out_of_distribution": ("small_layer", "large_layer"),
         "noise_std": 0.01,  # of the measurement, before normalisation
         "fresh_noise": False,  # draw it anew in every step
@@ -240,7 +253,7 @@ def _data() -> dict[str, Any]:
         # deviation), none.
         "normalisation": "measurement",
         "folder": "",  # of the files that a kind reads
-        "on_bad_file": "error",  # error, skip; fastmri
+        "on_bad_file": "error",  # error, skip; fastmri, pictures
         "read_all": False,  # read fastmri's files to the end first: a bad slice shows then
         "sections": {
             "shape": (64, 32),  # (time, traces)
@@ -280,13 +293,19 @@ def _data() -> dict[str, Any]:
             "test_subjects": (6,),  # slices
             "view": "axial",  # slices; empty takes all
             "anatomy_file": "knee_complex.npz",  # slices
-            "train": "singlecoil_train",  # fastmri: a folder in `folder`; nifti: a file
-            "validation": "",  # fastmri; empty holds num_validation training volumes out
-            "test": "singlecoil_val",  # fastmri: a folder; nifti: a file
+            # fastmri: a folder in `folder`; nifti: a file; pictures: a folder, a file, an archive
+            "train": "singlecoil_train",
+            # fastmri, pictures; empty holds num_validation training volumes or pictures out
+            "validation": "",
+            "test": "singlecoil_val",  # as `train`
             "acquisition": "",  # fastmri; empty takes all
             "middle": 0,  # fastmri, nifti: slices in the middle of each volume; 0 takes all
             "max_train_slices": 0,  # fastmri: trained on, from the first; 0 takes all
             "axis": 2,  # nifti: the one that counts slices
+        },
+        "augment": {  # of pictures, anew in every training step
+            "patch": (),  # (height, width) that is cut out; empty trains on whole pictures
+            "flips": False,  # mirror images and rotations
         },
         "sampling": {  # of k-space
             # random, equispaced, magic, gaussian, variable_density, vdrs_repo;

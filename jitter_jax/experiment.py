@@ -13,13 +13,16 @@ from ml_collections import ConfigDict
 
 from jitter_jax import attacks, networks, operators, schemes, unroll
 from jitter_jax.config import check_fields
+from jitter_jax.data.augment import augment
 from jitter_jax.data.measure import Measure, OperatorFactory, make_measure, operator_of
 from jitter_jax.data.pipeline import Source, evaluation_batches
-from jitter_jax.data.sources import IMAGE_KINDS, make_sources
+from jitter_jax.data.sources import IMAGE_KINDS, PICTURE_KINDS, make_sources
 from jitter_jax.evaluate.evaluator import Evaluator
 from jitter_jax.evaluate.table import make_evaluators, standard_conditions
+from jitter_jax.keys import subkey
 from jitter_jax.metrics import Metric, make_metrics
 from jitter_jax.networks.layers import activation, keep_costly
+from jitter_jax.operator_config import MRI, PICTURES, Redraw, make_operator, make_redraw
 from jitter_jax.smoothing import Smoothing, chunk_for_memory
 from jitter_jax.train.step import Loss as RawLoss
 
@@ -94,6 +97,18 @@ def build(
             f"operator.name={config.operator.name!r} is not accepted with "
             f"data.kind={config.data.kind!r}: images are expected, one of {IMAGE_KINDS}"
         )
+    if config.operator.name in PICTURES and config.data.kind not in PICTURE_KINDS:
+        raise ValueError(
+            f"operator.name={config.operator.name!r} is not accepted with "
+            f"data.kind={config.data.kind!r}: pictures are expected, one of {PICTURE_KINDS}"
+        )
+    if (config.data.augment.patch or config.data.augment.flips) and (
+        config.data.kind not in PICTURE_KINDS
+    ):
+        raise ValueError(
+            f"data.augment is not accepted with data.kind={config.data.kind!r}: pictures are "
+            f"expected, one of {PICTURE_KINDS}"
+        )
     if config.operator.name in MRI and (config.operator.name == "sense") != (
         config.data.coils.num > 0
     ):
@@ -132,7 +147,7 @@ def build(
         config=config,
         operator=operator,
         reconstructor=reconstructor,
-        loss=_raw_loss(scheme, measure, fresh_noise=config.data.fresh_noise),
+        loss=_raw_loss(scheme, measure, make_redraw(operator), config.data),
         sources=sources,
         measure=jax.jit(measure, static_argnums=1),
         metrics=metrics,
@@ -164,34 +179,12 @@ def _one_of(field: str, value: Any, choices: Any) -> Any:
     return choices[value]
 
 
-MRI: dict[str, OperatorFactory] = {
-    "cartesian_mri": lambda example: operators.cartesian_mri(example["mask"]),
-    "cartesian_mri_repo": lambda example: operators.cartesian_mri_repo(example["mask"]),
-    "sense": lambda example: operators.sense(example["mask"], example["maps"]),
-}
-
-
-def make_operator(config: ConfigDict) -> operators.LinearOperator | OperatorFactory:
-    """Return the operator that `config.operator` describes.
-
-    In magnetic resonance imaging every example has a mask and perhaps coil maps, and its operator
-    is made from them.
-    """
-    choices: dict[str, Callable[[], operators.LinearOperator | OperatorFactory]] = {
-        "identity": operators.identity,
-        "convolution": lambda: operators.convolution(
-            operators.ricker(config.wavelet_points, config.wavelet_width)
-        ),
-        **{name: partial(MRI.__getitem__, name) for name in MRI},
-    }
-    return _one_of("operator.name", config.name, choices)()
-
-
 def example_operator(config: ConfigDict) -> operators.LinearOperator:
     """Return the operator of a signal of `signal_type`; in MRI fully sampled, by equal coils."""
     shape, num_coils = signal_type(config)["shape"], max(config.data.coils.num, 1)
     maps = jnp.full((*shape[:2], num_coils), num_coils**-0.5, jnp.complex64)
-    arrays = {"mask": jnp.ones(shape[:2], bool), "maps": maps}
+    mask, signal = jnp.ones(shape[:2], bool), jnp.zeros(**signal_type(config))
+    arrays = {"mask": mask, "maps": maps, "signal": signal}
     return operator_of(make_operator(config.operator), arrays)
 
 
@@ -304,11 +297,14 @@ def make_solver(config: ConfigDict) -> unroll.Solve:
 def signal_type(config: ConfigDict) -> dict[str, Any]:
     """Return `shape` and `dtype` of a signal.
 
-    `(2,)` for points, `(time, traces, 1)` for sections, `(height, width, 1)` complex for images.
-    Signals of a user's own file may have another size; networks of sections and images fit any.
+    `(2,)` for points, `(time, traces, 1)` for sections, `(height, width, 1)` for images, complex,
+    and pictures. Signals of a user's own file may have another size, as patches have; networks of
+    sections, images and pictures fit any.
     """
     if config.data.kind in IMAGE_KINDS:
         return {"shape": (*config.data.images.shape, 1), "dtype": jnp.complex64}
+    if config.data.kind in PICTURE_KINDS:
+        return {"shape": (*config.data.images.shape, 1), "dtype": jnp.float32}
     points = config.data.kind == "points"
     shape = (2,) if points else (*config.data.sections.shape, 1)
     return {"shape": shape, "dtype": jnp.float32}
@@ -480,10 +476,13 @@ def make_attack(config: ConfigDict) -> Callable[[attacks.Ball], attacks.Attack]:
     return lambda ball: attacks.pgd(ball, **options)
 
 
-def _raw_loss(scheme: schemes.Loss, measure: Measure, *, fresh_noise: bool) -> RawLoss:
+def _raw_loss(scheme: schemes.Loss, measure: Measure, redraw: Redraw, data: ConfigDict) -> RawLoss:
     def loss(params, raw, key):
         key_noise, key_scheme = jax.random.split(key)
-        batch = measure(raw, "train", key_noise if fresh_noise else None)
+        if data.augment.patch or data.augment.flips:
+            raw = augment(raw, **data.augment.to_dict(), key=subkey(key, "augment"))
+        raw = redraw(raw, subkey(key, "operator"))
+        batch = measure(raw, "train", key_noise if data.fresh_noise else None)
         return scheme(params, batch, key_scheme)
 
     return loss

@@ -1,6 +1,7 @@
 """Strict JAX for all tests: eight fake devices, no implicit broadcasting, no key used twice."""
 
 import os
+import tempfile
 
 # Before the first import of JAX, which reads both. Tests that want an accelerator name it in
 # JAX_PLATFORMS.
@@ -8,6 +9,12 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 ).strip()
+
+# A program that another test, process or worker has compiled is read back.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    _cache = tempfile.TemporaryDirectory(prefix="jitter_jax-tests-")  # kept until the tests end
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 import jax
 

@@ -19,6 +19,7 @@ from jitter_jax.commands.evaluate import (
     write_json,
 )
 from jitter_jax.commands.runs import load_config, load_trained
+from jitter_jax.data.sources import PICTURE_KINDS
 from jitter_jax.evaluate.evaluator import Evaluated
 from jitter_jax.evaluate.figures import (
     Panel,
@@ -173,23 +174,27 @@ def attack_figure(
             continue
         x, limit, operator = signals[0], largest(signals[0]), batch.operator_of(0)
         space = experiment.threat.space
+        positive = experiment.config.data.kind in PICTURE_KINDS
         y = batch.measurement[0]
         added = perturbed(operator, jnp.zeros_like(y), worst.delta[0], space)
         seen, shift = (np.asarray(visible(operator, part)) for part in (y, added))
         change = worst.estimate[0] - clean.estimate[0]
         panels = [
-            Panel(visible_title(seen), seen, largest(seen)),
-            Panel("truth", x, limit),
-            Panel(_titled("clean estimate", clean), clean.estimate[0], limit),
-            Panel(_titled("attacked estimate", worst), worst.estimate[0], limit),
+            Panel(visible_title(seen, y), seen, largest(seen), positive),
+            Panel("truth", x, limit, positive),
+            Panel(_titled("clean estimate", clean), clean.estimate[0], limit, positive),
+            Panel(_titled("attacked estimate", worst), worst.estimate[0], limit, positive),
             Panel("what the attack changed", change, limit),
             Panel("perturbation (x10)", 10 * shift, largest(seen)),
         ]
         for shifted in experiment.config.data.out_of_distribution[:1]:
             other = np.asarray(first_examples(experiment, shifted, 1).signal[0])
             result = results[name][f"OOD {shifted}"]
-            panels.append(Panel(f"truth, {shifted}", other, largest(other)))
-            panels.append(Panel(_titled("estimate", result), result.estimate[0], largest(other)))
+            limit = largest(other)
+            panels += [
+                Panel(f"truth, {shifted}", other, limit, positive),
+                Panel(_titled("estimate", result), result.estimate[0], limit, positive),
+            ]
         rows.append(panels)
     if clouds:
         points_figure(clouds, signals[0], path)

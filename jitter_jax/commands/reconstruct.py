@@ -106,7 +106,7 @@ def reconstruct_file(
     seen, again = (np.asarray(visible(operator, part)) for part in (y, remeasured))
     limit = _clipped(seen)
     panels = [
-        Panel(f"{visible_title(seen)} y", seen, limit),
+        Panel(f"{visible_title(seen, y)} y", seen, limit),
         Panel("estimate H(y)", estimate, _clipped(estimate)),
         Panel("A H(y)", again, limit),
     ]

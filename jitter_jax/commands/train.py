@@ -14,6 +14,7 @@ from jitter_jax.commands.evaluate import evaluate_run, first_examples, list_skip
 from jitter_jax.commands.runs import init_params, load_config, load_network, start
 from jitter_jax.config import default_config
 from jitter_jax.data.pipeline import evaluation_batches, training_iterator
+from jitter_jax.data.sources import PICTURE_KINDS
 from jitter_jax.evaluate.figures import (
     Panel,
     largest,
@@ -204,14 +205,15 @@ def examples_figure(experiment: Experiment, params: Any, path: Path) -> None:
 
     estimates, seen = jax.jit(lambda batch: batch.lift(one, jax.random.key(0)))(batch)
     signals, seen, estimates = (np.asarray(a) for a in (batch.signal, seen, estimates))
+    positive = experiment.config.data.kind in PICTURE_KINDS
     if points:
         points_figure([("test set", seen, estimates)], signals[0], path)
         return
     rows = [
         [
-            Panel(visible_title(y), y, largest(y)),
-            Panel("estimate", estimate, largest(x)),
-            Panel("truth", x, largest(x)),
+            Panel(visible_title(y, batch.measurement[0]), y, largest(y), positive),
+            Panel("estimate", estimate, largest(x), positive),
+            Panel("truth", x, largest(x), positive),
             Panel("error", estimate - x, largest(x)),
         ]
         for x, y, estimate in zip(signals, seen, estimates, strict=True)

@@ -22,6 +22,7 @@ from jitter_jax.data.kspace import fourier_resize as fourier_resize
 from jitter_jax.data.phantoms import Phantoms as Phantoms
 from jitter_jax.data.phantoms import object_region as object_region
 from jitter_jax.data.phantoms import phantom as phantom
+from jitter_jax.data.pictures import Pictures as Pictures
 from jitter_jax.data.pipeline import Example as Example
 from jitter_jax.data.pipeline import Source as Source
 from jitter_jax.data.pipeline import TrainingIterator as TrainingIterator
@@ -53,3 +54,5 @@ from jitter_jax.data.shifts import repo_block as repo_block
 from jitter_jax.data.slices import ComplexSlices as ComplexSlices
 from jitter_jax.data.slices import NiftiSlices as NiftiSlices
 from jitter_jax.data.slices import refuse_shared_subjects as refuse_shared_subjects
+from jitter_jax.data.textures import Textures as Textures
+from jitter_jax.data.textures import texture as texture

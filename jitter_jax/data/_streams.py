@@ -16,6 +16,7 @@ class Purpose(enum.IntEnum):
     LESIONS = 5
     CONTRASTS = 6
     COILS = 7
+    TEXTURES = 8
 
 
 def stream(seed: int, index: int, purpose: Purpose) -> np.random.Generator:

@@ -1,5 +1,6 @@
 """From signals to what is measured of them: y = A x + z, and the scale both are given in."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
@@ -15,7 +16,8 @@ from jitter_jax.operators import LinearOperator
 
 Array = jax.Array
 Normalisation = Literal["none", "measurement", "zero_filled", "fastmri"]
-# Of one raw example, whose arrays (such as its mask) become the operator's leaves.
+# Of one raw example, whose arrays (such as its mask) become the operator's leaves. Leaves that all
+# examples share are told by an attribute `leaf_axes`: None at each of them, 0 at the others.
 OperatorFactory = Callable[[Mapping[str, Array]], LinearOperator]
 # (raw examples of the input pipeline, name of their set, key of the step or None) -> Batch
 Measure = Callable[..., Batch]
@@ -128,6 +130,7 @@ def make_measure(
     if not noise_std >= 0:
         raise ValueError(f"noise_std={noise_std} is not accepted: 0 or more is expected")
     shared = operator if isinstance(operator, LinearOperator) else None
+    leaf_axes = getattr(operator, "leaf_axes", 0)
 
     def one(example: Mapping[str, Array], key: Array) -> tuple[Measured, Any]:
         signal = example["signal"]
@@ -142,7 +145,7 @@ def make_measure(
         else:
             level = example.get("noise_std", noise_std)
             measured = measure(made, signal, key=key, noise_std=level, normalisation=normalisation)
-        return measured, made if shared is None else None
+        return measured, made.leaves if shared is None else ()
 
     def measure_batch(
         examples: Mapping[str, Any], set_name: str, step_key: Array | None = None
@@ -156,14 +159,20 @@ def make_measure(
         root = domain_key(seed, f"noise/{noise}") if step_key is None else step_key
         data = {name: jnp.asarray(values) for name, values in examples.items()}
         keys = jax.vmap(partial(jax.random.fold_in, root))(data["index"])
-        measured, operators = jax.vmap(one)(data, keys)
+        measured, leaves = jax.vmap(one, out_axes=(0, leaf_axes))(data, keys)
+        made, axes = shared, None
+        if made is None:
+            first = jax.eval_shape(lambda data: jax.tree.map(lambda array: array[0], data), data)
+            like = jax.eval_shape(partial(operator_of, operator), first)
+            made = dataclasses.replace(like, leaves=leaves)
+            axes = dataclasses.replace(like, leaves=leaf_axes) if leaf_axes else 0
         return Batch(
             measured.signal,
             measured.measurement,
-            operators if shared is None else shared,
+            made,
             measured.scale * data.get("scale", 1),
             data["index"],
-            operator_axes=0 if shared is None else None,
+            operator_axes=axes,
             volume=data.get("volume"),
             volume_peak=data.get("volume_peak"),
         )

@@ -10,6 +10,8 @@ from jitter_jax.data.files import FileSource
 from jitter_jax.data.image_sources import KINDS as IMAGE_KINDS
 from jitter_jax.data.image_sources import OnSkip, make_image_sources
 from jitter_jax.data.part import Part
+from jitter_jax.data.picture_sources import KINDS as PICTURE_KINDS
+from jitter_jax.data.picture_sources import make_picture_sources
 from jitter_jax.data.pipeline import Source
 from jitter_jax.data.points import BIASED_TRUTH, PointSource
 from jitter_jax.data.seismic import (
@@ -22,7 +24,7 @@ from jitter_jax.data.seismic import (
     velocity_reflectivity,
 )
 
-KINDS = ("points", "generated", "wells", "file", *IMAGE_KINDS)
+KINDS = ("points", "generated", "wells", "file", *IMAGE_KINDS, *PICTURE_KINDS)
 # Out-of-distribution companions of the test set.
 LAYERS = {"small_layer": 0.1, "large_layer": 0.3}
 BIASES = {"small_bias": BIASED_TRUTH, "large_bias": (10 * BIASED_TRUTH[0], 0.0)}
@@ -57,13 +59,15 @@ def make_sources(
     sampling: Mapping[str, Any],
     coils: Mapping[str, Any],
     shifts: Mapping[str, Any],
+    augment: Mapping[str, Any],
     on_skip: OnSkip = lambda skipped: None,
 ) -> dict[str, Source]:
     """Return the sources of one problem.
 
     Args:
         kind: `"points"`, `"generated"` sections, `"wells"` (sections made of well logs),
-            `"file"` (a user's own arrays), or images: one of `IMAGE_KINDS`.
+            `"file"` (a user's own arrays), images of magnetic resonance (one of `IMAGE_KINDS`) or
+            pictures (one of `PICTURE_KINDS`).
         seed: of what is generated; training, validation and test draw from different seeds.
         num_train: examples to train on. Of a file all but the last `num_validation` are used,
             whatever this says.
@@ -81,6 +85,7 @@ def make_sources(
         sampling: their masks.
         coils: the coils that see them.
         shifts: how the shifted measurements of test sets differ.
+        augment: what the training step makes of an example; `patch` is used.
         on_skip: called with every file that is skipped.
 
     Returns:
@@ -108,6 +113,19 @@ def make_sources(
             sampling=sampling,
             coils=coils,
             shifts=shifts,
+            on_skip=on_skip,
+        )
+    if kind in PICTURE_KINDS:
+        return make_picture_sources(
+            kind,
+            seed=seed,
+            counts=counts,
+            out_of_distribution=out_of_distribution,
+            folder=folder,
+            on_bad_file=on_bad_file,
+            images=images,
+            shifts=shifts,
+            patches=bool(augment["patch"]),
             on_skip=on_skip,
         )
     make: Callable[[str, int, int], Source]

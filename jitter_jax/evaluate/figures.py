@@ -19,11 +19,13 @@ class Panel(NamedTuple):
         title: what stands above it.
         values: `(height, width)` or `(height, width, 1)`; of complex values the magnitude is drawn.
         limit: grey levels run from `-limit` to `limit`, of magnitudes from 0.
+        positive: they run from 0, as those of pictures do.
     """
 
     title: str
     values: np.ndarray
     limit: float
+    positive: bool = False
 
 
 def panels_figure(
@@ -31,7 +33,8 @@ def panels_figure(
 ) -> None:
     """Draw rows of images, each with its own limit.
 
-    Real images are signed, with zero in mid grey; of complex ones the magnitude is drawn.
+    Real images are signed, with zero in mid grey, unless they are positive; of complex ones the
+    magnitude is drawn.
 
     Args:
         rows: as many panels in each row.
@@ -49,9 +52,9 @@ def panels_figure(
         for axes, panel in zip(axes_row, panels, strict=True):
             values = np.asarray(panel.values)
             image = values[..., 0] if values.ndim == 3 else values
-            signed = not np.iscomplexobj(image)
+            signed = not (np.iscomplexobj(image) or panel.positive)
             axes.imshow(
-                image if signed else np.abs(image),
+                np.abs(image) if np.iscomplexobj(image) else image,
                 cmap="gray",
                 vmin=-panel.limit if signed else 0,
                 vmax=panel.limit,
@@ -67,13 +70,16 @@ def panels_figure(
 
 
 def visible(operator: LinearOperator, y: Array) -> Array:
-    """Return a measurement as one looks at it: itself, or of k-space the zero-filled `A^H y`."""
-    return operator.adjoint(y) if np.issubdtype(y.dtype, np.complexfloating) else y
+    """Return a measurement as one looks at it: itself, or `A^H y` of k-space and of blocks."""
+    shows = np.issubdtype(y.dtype, np.complexfloating) or y.ndim > 3
+    return operator.adjoint(y) if shows else y
 
 
-def visible_title(y: np.ndarray) -> str:
-    """Return what `visible` shows."""
-    return "zero-filled" if np.iscomplexobj(y) else "measurement"
+def visible_title(seen: np.ndarray, y: Array | np.ndarray) -> str:
+    """Return what `visible` made of a measurement."""
+    if np.iscomplexobj(seen):
+        return "zero-filled"
+    return "back-projection" if y.ndim > 3 else "measurement"
 
 
 def points_figure(
