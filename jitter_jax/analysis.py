@@ -1,7 +1,18 @@
-"""What theory promises of smoothed reconstructions."""
+"""What theory promises of reconstructions, and what their derivatives say."""
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jitter_jax.attacks.objective import perturbed
+from jitter_jax.attacks.threat import Space
+from jitter_jax.noise import normal_like
+from jitter_jax.operators import LinearOperator
+
+Array = jax.Array
 
 
 class SmugBound(NamedTuple):
@@ -115,3 +126,73 @@ def smug_bound(
         constant = data + ratio * constant
     most, grown = 2 * regularisation * alpha * max_norm, constant - data
     return SmugBound(constant, ratio, ratio * sigma, most / grown if grown > 0 else math.inf)
+
+
+def jacobian_norm(
+    reconstruct: Callable[[Array], Array],
+    operator: LinearOperator,
+    y: Array,
+    *,
+    key: Array,
+    space: Space = "signal",
+    num_iterations: int = 30,
+) -> Array:
+    """Estimates `||J_H(y) A||_2` or `||J_H(y)||_2` by power iteration.
+
+    `v <- J^T J v / ||J^T J v||`; the estimate `||J v||` at the end approaches the norm from below.
+    Complex vectors are vectors of their real and imaginary parts. `J v` is the derivative of
+    `u -> J^T u`, so that only reverse mode is needed. The derivative of the estimate with respect
+    to what `reconstruct` closes over holds `v` and `J v / ||J v||` fixed, `u^T (dJ) v`.
+
+    Args:
+        reconstruct: the deterministic reconstruction `H` of a measurement.
+        operator: the operator `A`.
+        y: the measurement of one signal.
+        key: PRNG key of the start vector.
+        space: `"signal"` for `J_H A`, `"measurement"` for `J_H` on the points that `A` measures.
+        num_iterations: at least 1; the relative error falls as
+            `(s_2 / s_1)^(2 num_iterations)` with the largest singular values.
+
+    Returns:
+        Real scalar.
+
+    Raises:
+        ValueError: `num_iterations` is below 1.
+    """
+    if num_iterations < 1:
+        raise ValueError(f"num_iterations must be at least 1, got {num_iterations}")
+    support = operator.support() if space == "measurement" else None
+    like = jax.eval_shape(operator.adjoint, y) if space == "signal" else y
+    zero = jnp.zeros(like.shape, like.dtype)
+
+    def moved(parts: Array) -> Array:
+        delta = _joined(parts, zero)
+        if support is not None:
+            delta = jnp.where(support, delta, 0)
+        return _parts(reconstruct(perturbed(operator, y, delta, space)))
+
+    estimate, pull = jax.vjp(moved, _parts(zero))
+    _, push = jax.vjp(lambda u: pull(u)[0], jnp.zeros_like(estimate))
+
+    def iterate(v: Array, _: None) -> tuple[Array, None]:
+        return _unit(pull(push(v)[0])[0]), None
+
+    start = _unit(_parts(normal_like(key, zero, support)))
+    v, _ = jax.lax.scan(iterate, start, length=num_iterations)
+    v = jax.lax.stop_gradient(v)
+    u = jax.lax.stop_gradient(_unit(push(v)[0]))
+    return jnp.sum(pull(u)[0] * v)
+
+
+def _parts(x: Array) -> Array:
+    """Returns real and imaginary part, `(2, ...)`, or `(1, ...)` of a real array."""
+    return jnp.stack([x.real, x.imag]) if jnp.iscomplexobj(x) else x[None]
+
+
+def _joined(parts: Array, like: Array) -> Array:
+    return jax.lax.complex(parts[0], parts[1]) if jnp.iscomplexobj(like) else parts[0]
+
+
+def _unit(v: Array) -> Array:
+    norm = jnp.linalg.norm(jnp.ravel(v))
+    return v / jnp.where(norm > 0, norm, 1)

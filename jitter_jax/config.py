@@ -34,17 +34,21 @@ def default_config() -> ConfigDict:
                 "seed": 0,  # of the matrix, of the kept pixels
             },
             "network": {
-                "name": "seismic_cnn",  # seismic_cnn, dncnn, unet, didn, modl_cnn, mlp
+                # seismic_cnn, dncnn, unet, didn, modl_cnn, dpdnn_unet, mlp
+                "name": "seismic_cnn",
                 "residual": True,  # dncnn, unet, didn, modl_cnn: add the input
                 "width": 16,  # 32 in the public code
-                "depth": 5,  # dncnn, modl_cnn, mlp; of unet the halvings, of didn the blocks
+                # dncnn, modl_cnn, mlp; of unet and dpdnn_unet the halvings, of didn the blocks
+                "depth": 5,
                 "num_groups": 4,  # seismic_cnn, dncnn
                 # Of seismic_cnn, dncnn, unet, mlp: relu, leaky_relu, leaky_relu_0.2 (fastMRI's
                 # U-Net), elu; twice differentiable: gelu, silu, softplus, tanh.
                 "activation": "relu",
             },
             "unroll": {
-                "method": "gradient",  # gradient, proximal, half_quadratic
+                # gradient, proximal, half_quadratic, half_quadratic_gradient (DPDNN),
+                # ista_net_pp (with a network of its own)
+                "method": "gradient",
                 "num_iterations": 10,
                 "start": "measurement",  # measurement (x_0 = y), adjoint (x_0 = A^H y)
                 "sees_measurement": True,  # f(y, x) instead of f(x)
@@ -60,6 +64,11 @@ def default_config() -> ConfigDict:
                     "init": 0.0,
                     "scale": 2.0,
                     "value": 1.0,
+                },
+                "splitting": {  # half_quadratic_gradient
+                    "form": "denoising",  # of the update: denoising, gradient
+                    "delta": 0.1,  # first value of each iteration's own
+                    "eta": 0.9,
                 },
                 "solver": {  # half_quadratic: of the data step
                     "name": "conjugate_gradients",  # conjugate_gradients, to_tolerance, closed_form
@@ -149,6 +158,38 @@ def mri_config() -> ConfigDict:
     config.scheme.input_jitter.sigma = 0.02
     config.metrics.part = "magnitude"
     config.metrics.full_scale = "signal"
+    return config
+
+
+def pictures_config() -> ConfigDict:
+    """Return a config of denoising greyscale pictures: a small DPDNN on generated textures."""
+    config = default_config()
+    config.operator.name = "identity"
+    config.data.kind = "textures"
+    config.data.images.shape = (64, 64)
+    config.data.noise_std = 15 / 255
+    config.data.fresh_noise = True
+    config.data.normalisation = "none"
+    config.data.out_of_distribution = ("noise",)
+    config.data.shifts.noise_std = 30 / 255
+    config.data.augment.patch = (40, 40)
+    config.data.augment.flips = True
+    config.network.name = "dpdnn_unet"
+    config.network.width = 16
+    config.network.depth = 2
+    config.unroll.method = "half_quadratic_gradient"
+    config.unroll.num_iterations = 3
+    config.unroll.start = "adjoint"
+    config.unroll.sees_measurement = False
+    config.scheme.name = "mse"
+    config.train.batch_size = 8
+    config.train.num_steps = 600
+    # Of each pixel, since patches and pictures differ in size.
+    for threat in (config.scheme.adversarial.threat, config.evaluate.threat):
+        threat.space = "signal"
+        threat.unit = "per_pixel"
+        threat.epsilon = 0.02
+    config.evaluate.attack.num_steps = 10
     return config
 
 
@@ -342,7 +383,8 @@ def _data() -> dict[str, Any]:
 
 def _scheme() -> dict[str, Any]:
     return {
-        # mse, adversarial, input_jitter, sgd_jitter, spgd_jitter, denoising, unrolled_stability
+        # mse, adversarial, input_jitter, sgd_jitter, spgd_jitter, denoising, unrolled_stability,
+        # smt_adv, smt_grad, jacobian
         "name": "sgd_jitter",
         "jitter": {
             "kind": "relative",  # absolute, relative, unit_norm, repo, matched
@@ -356,6 +398,16 @@ def _scheme() -> dict[str, Any]:
             "signal_dimension": 0,  # krainovic: of the signals' subspace; 0 is all of the space
         },
         "adversarial": {"threat": _threat(), "attack": _attack(num_steps=3, first="random")},
+        # Noise and, of smt_adv, the threat and attack of `adversarial`.
+        "smt_adv": {"sigma": 0.04, "num_samples": 4, "chunk": 0, "fresh_draws": False},
+        "smt_grad": {
+            "sigma": 0.04,  # of the last level; in the space of the threat of `adversarial`
+            "num_samples": 2,  # at each level
+            "num_levels": 6,
+            "chunk": 0,  # samples at once; 0 takes all
+            "step": "level",  # of the optimizer: level (one at each), accumulated (one in all)
+        },
+        "jacobian": {"weight": 1e-3, "num_iterations": 3, "space": "signal"},
         "denoising": {"sigma": 0.01, "num_samples": 1, "clamp": 0.0},  # of the learned step alone
         "unrolled_stability": {
             "weight": 1.0,  # of the reconstruction's error

@@ -196,8 +196,10 @@ def make_reconstructor(config: ConfigDict) -> unroll.Reconstructor:
         "gradient": unroll.gradient_descent,
         "proximal": unroll.proximal_gradient,
         "half_quadratic": partial(unroll.half_quadratic, solve=make_solver(config)),
+        "half_quadratic_gradient": partial(
+            unroll.half_quadratic_gradient, update=config.unroll.splitting.form
+        ),
     }
-    name = "regularisation" if config.unroll.method == "half_quadratic" else "step_size"
     remats = {"keep_costly": keep_costly, "full": True, "none": False}
     where = config.smoothing.where
     _one_of("smoothing.where", where, dict.fromkeys(PLACES))
@@ -205,7 +207,7 @@ def make_reconstructor(config: ConfigDict) -> unroll.Reconstructor:
         unroll.unrolled,
         _one_of("unroll.method", config.unroll.method, methods),
         make_network(config.network, out_channels=parts * signal["shape"][-1]),
-        {name: make_scalar(f"unroll.{name}", config.unroll[name])},
+        make_scalars(config.unroll),
         num_iterations=config.unroll.num_iterations,
         start=config.unroll.start,
         sees_measurement=config.unroll.sees_measurement,
@@ -335,8 +337,20 @@ def make_network(config: ConfigDict, *, out_channels: int) -> unroll.Network:
         "modl_cnn": lambda: networks.MoDLCNN(
             config.depth, config.width, out_channels, residual=config.residual
         ),
+        "dpdnn_unet": lambda: networks.DPDNNUNet(config.width, config.depth),
     }
     return _one_of("network.name", config.name, choices)()
+
+
+def make_scalars(config: ConfigDict) -> dict[str, unroll.scalar.Scalar]:
+    """Return the numbers that the method of `config.unroll` takes, by name."""
+    if config.method == "half_quadratic_gradient":
+        return {
+            name: unroll.scalar.free(np.full(config.num_iterations, config.splitting[name]))
+            for name in ("delta", "eta")
+        }
+    name = "regularisation" if config.method == "half_quadratic" else "step_size"
+    return {name: make_scalar(f"unroll.{name}", config[name])}
 
 
 def make_scalar(field: str, config: ConfigDict) -> unroll.scalar.Scalar:
@@ -359,6 +373,9 @@ SCHEMES = (
     "spgd_jitter",
     "denoising",
     "unrolled_stability",
+    "smt_adv",
+    "smt_grad",
+    "jacobian",
 )
 
 
@@ -392,6 +409,8 @@ def make_schemes(
         "sgd_jitter": jittered,
         "spgd_jitter": jittered,
     }
+    if scheme.name in ("smt_adv", "smt_grad", "jacobian"):
+        made[scheme.name] = _certified_defence(scheme, reconstructor, threat)
     if scheme.name == "denoising":
         fields = scheme.denoising
         noise = Smoothing(fields.sigma, fields.num_samples, clamp=fields.clamp or None)
@@ -410,6 +429,39 @@ def make_schemes(
             frozen_params=frozen_params,
         )
     return made
+
+
+def _certified_defence(
+    config: ConfigDict, reconstructor: unroll.Reconstructor, threat: attacks.Threat
+) -> Any:
+    """Return the loss, or that of a level, of one of the defences that certificates come with."""
+    if config.name == "jacobian":
+        return schemes.jacobian(reconstructor, **config.jacobian.to_dict())
+    fields = config[config.name]
+    smoothing = Smoothing(fields.sigma, fields.num_samples, fields.chunk or None)
+    if config.name == "smt_grad":
+        make = schemes.smt_grad_levels if levels_of(config) else schemes.smt_grad
+        return make(reconstructor, smoothing, num_levels=fields.num_levels, space=threat.space)
+    search = config.adversarial.attack
+    if not fields.fresh_draws:
+        return schemes.smt_adv(reconstructor, threat, make_attack(search), smoothing)
+    return schemes.smt_adv_fresh(
+        reconstructor,
+        threat,
+        smoothing,
+        num_steps=search.num_steps,
+        step_size=search.step_size or None,
+    )
+
+
+def levels_of(config: ConfigDict) -> int | None:
+    """Return how many steps the optimizer takes for each batch of `config.scheme`; None is one."""
+    steps = _one_of(
+        "scheme.smt_grad.step",
+        config.smt_grad.step,
+        {"level": config.smt_grad.num_levels, "accumulated": None},
+    )
+    return steps if config.name == "smt_grad" else None
 
 
 def input_level(config: ConfigDict, train: Source, measure: Measure, noise_std: float) -> float:
@@ -477,13 +529,13 @@ def make_attack(config: ConfigDict) -> Callable[[attacks.Ball], attacks.Attack]:
 
 
 def _raw_loss(scheme: schemes.Loss, measure: Measure, redraw: Redraw, data: ConfigDict) -> RawLoss:
-    def loss(params, raw, key):
+    def loss(params, raw, key, *level):
         key_noise, key_scheme = jax.random.split(key)
         if data.augment.patch or data.augment.flips:
             raw = augment(raw, **data.augment.to_dict(), key=subkey(key, "augment"))
         raw = redraw(raw, subkey(key, "operator"))
         batch = measure(raw, "train", key_noise if data.fresh_noise else None)
-        return scheme(params, batch, key_scheme)
+        return scheme(params, batch, key_scheme, *level)
 
     return loss
 

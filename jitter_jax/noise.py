@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jitter_jax.operators import LinearOperator
+
 Array = jax.Array
 
 
@@ -22,3 +24,18 @@ def normal_like(key: Array, like: Array, support: Array | None = None) -> Array:
         # A complex normal of JAX has unit variance in all, half of it in each part.
         draw = draw * np.sqrt(2).astype(like.real.dtype)
     return draw if support is None else jnp.where(support, draw, 0)
+
+
+def measured_noise(key: Array, operator: LinearOperator, y: Array, space: str) -> Array:
+    """Draws what standard normal noise adds to a measurement: `A w`, or `w` where `A` measures.
+
+    Args:
+        key: PRNG key.
+        operator: the operator `A`.
+        y: a measurement, whose shape and dtype count.
+        space: `"signal"`: `w` is on the signal; `"measurement"`: on the measurement.
+    """
+    if space == "measurement":
+        return normal_like(key, y, operator.support())
+    signal = jax.eval_shape(operator.adjoint, y)
+    return operator.forward(normal_like(key, jnp.zeros(signal.shape, signal.dtype)))

@@ -6,7 +6,6 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from jitter_jax import experiment as experiments
 from jitter_jax.attacks import Threat, perturbed
@@ -18,7 +17,7 @@ from jitter_jax.commands.evaluate import (
     run_conditions,
     write_json,
 )
-from jitter_jax.commands.runs import load_config, load_trained
+from jitter_jax.commands.runs import comparable_configs, load_trained
 from jitter_jax.data.sources import PICTURE_KINDS
 from jitter_jax.evaluate.evaluator import Evaluated
 from jitter_jax.evaluate.figures import (
@@ -108,26 +107,6 @@ def conditions_of(experiment: Experiment, epsilons: Sequence[float]) -> list[Con
     return run_conditions(experiment) + curve
 
 
-def comparable_configs(
-    workdirs: Sequence[str | Path], overrides: Mapping[str, Any]
-) -> dict[str, ConfigDict]:
-    """Return the configs of runs, by the names of their folders.
-
-    Args:
-        workdirs: folders of the runs.
-        overrides: fields that differ from the runs' configs, by dotted name.
-
-    Raises:
-        ValueError: two folders have one name, or the runs are not of one problem.
-    """
-    names = [Path(workdir).name for workdir in workdirs]
-    if len(set(names)) < len(names):
-        raise ValueError(f"workdirs must have different names, got {names}")
-    configs = [load_config(workdir, overrides) for workdir in workdirs]
-    check_comparable(names, configs)
-    return dict(zip(names, configs, strict=True))
-
-
 def checked_folder(path: str | Path) -> Path:
     """Return a path that is a folder, or that one can be made at.
 
@@ -138,21 +117,6 @@ def checked_folder(path: str | Path) -> Path:
     if path.exists() and not path.is_dir():
         raise ValueError(f"output={str(path)!r} is not accepted: it is not a folder")
     return path
-
-
-def check_comparable(names: Sequence[str], configs: Sequence[ConfigDict]) -> None:
-    """Refuse runs whose numbers would not be of the same problem.
-
-    Raises:
-        ValueError: naming the part of the config that differs.
-    """
-    for name, config in zip(names[1:], configs[1:], strict=True):
-        for part in ("data", "operator", "metrics", "evaluate"):
-            if config[part].to_dict() != configs[0][part].to_dict():
-                raise ValueError(
-                    f"the runs {names[0]} and {name} differ in `{part}` of their configs, so their "
-                    "numbers would not be comparable; attack them one by one"
-                )
 
 
 def attack_figure(

@@ -1,6 +1,6 @@
 """Runs: their first state, and what is read back from their folders."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,14 +36,16 @@ def start(
         network: parameters that the learned step starts from; drawn by the run's seed if None.
     """
     config = experiment.config
-    optimizer = train.make_optimizer(num_steps=config.train.num_steps, **config.optimizer.to_dict())
+    levels = experiments.levels_of(config.scheme)
+    num_steps = config.train.num_steps * (levels or 1)
+    optimizer = train.make_optimizer(num_steps=num_steps, **config.optimizer.to_dict())
     decay = config.train.average_decay or None
     params = init_params(config, experiment.reconstructor)
     if network is not None:
         params = {**params, "network": network}
     key = domain_key(config.seed, "training")
     state = train.init_state(params, optimizer, key, average_decay=decay)
-    step = train.make_step(experiment.loss, optimizer, average_decay=decay)
+    step = train.make_step(experiment.loss, optimizer, average_decay=decay, num_levels=levels)
     return state, jax.jit(step, donate_argnums=0)
 
 
@@ -107,3 +109,59 @@ def load_config(workdir: str | Path, overrides: Mapping[str, Any] | None = None)
     with config.ignore_type():
         config.update_from_flattened_dict(dict(overrides or {}))
     return config
+
+
+def load_experiments(
+    workdirs: Sequence[str | Path], overrides: Mapping[str, Any]
+) -> dict[str, tuple[Experiment, Params]]:
+    """Build the experiments of runs, with their trained parameters, by the names of their folders.
+
+    Args:
+        workdirs: folders of runs that measure the same signals.
+        overrides: fields that differ from the runs' configs, by dotted name.
+
+    Raises:
+        ValueError: two folders have one name, or the runs are not of one problem.
+        ConfigError, CheckpointError: as for `load_trained`.
+    """
+    configs = comparable_configs(workdirs, overrides)
+    trained = [load_trained(workdir) for workdir in workdirs]
+    return {
+        name: (experiments.build(config), of_run.params)
+        for (name, config), of_run in zip(configs.items(), trained, strict=True)
+    }
+
+
+def comparable_configs(
+    workdirs: Sequence[str | Path], overrides: Mapping[str, Any]
+) -> dict[str, ConfigDict]:
+    """Return the configs of runs, by the names of their folders.
+
+    Args:
+        workdirs: folders of the runs.
+        overrides: fields that differ from the runs' configs, by dotted name.
+
+    Raises:
+        ValueError: two folders have one name, or the runs are not of one problem.
+    """
+    names = [Path(workdir).name for workdir in workdirs]
+    if len(set(names)) < len(names):
+        raise ValueError(f"workdirs must have different names, got {names}")
+    configs = [load_config(workdir, overrides) for workdir in workdirs]
+    _check_comparable(names, configs)
+    return dict(zip(names, configs, strict=True))
+
+
+def _check_comparable(names: Sequence[str], configs: Sequence[ConfigDict]) -> None:
+    """Refuse runs whose numbers would not be of the same problem.
+
+    Raises:
+        ValueError: naming the part of the config that differs.
+    """
+    for name, config in zip(names[1:], configs[1:], strict=True):
+        for part in ("data", "operator", "metrics", "evaluate"):
+            if config[part].to_dict() != configs[0][part].to_dict():
+                raise ValueError(
+                    f"the runs {names[0]} and {name} differ in `{part}` of their configs, so their "
+                    "numbers would not be comparable; take them one by one"
+                )

@@ -221,6 +221,9 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
             line |= {f"{name}_{key}": value for key, value in numbers.items()}
         flat.append(line)
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(flat[0]))
+        # A row may lack a number that others have.
+        writer = csv.DictWriter(
+            file, fieldnames=list(dict.fromkeys(k for row in flat for k in row))
+        )
         writer.writeheader()
         writer.writerows(flat)

@@ -13,6 +13,8 @@ from jitter_jax.operators import LinearOperator
 Array = jax.Array
 Params = Any
 Loss = Callable[[Params, Batch, Array], tuple[Array, dict[str, Array]]]
+# (params, batch, key, level) -> (loss, aux), one of several losses, each with a step of its own
+LevelLoss = Callable[[Params, Batch, Array, Array], tuple[Array, dict[str, Array]]]
 # (params, signal, measurement, operator, key) -> scalar
 ExampleLoss = Callable[[Params, Array, Array, LinearOperator, Array], Array]
 

@@ -11,7 +11,8 @@ import optax
 
 PyTree = Any
 Metrics = dict[str, jax.Array]
-Loss = Callable[[PyTree, PyTree, jax.Array], tuple[jax.Array, Metrics]]
+# (params, batch, key) -> (value, aux); with levels (params, batch, key, level)
+Loss = Callable[..., tuple[jax.Array, Metrics]]
 
 
 class TrainState(NamedTuple):
@@ -79,6 +80,7 @@ def make_step(
     *,
     average_decay: float | None = None,
     reduce: Callable[[PyTree], PyTree] | None = None,
+    num_levels: int | None = None,
 ) -> Step:
     r"""Makes the function that takes one optimizer step.
 
@@ -97,6 +99,9 @@ def make_step(
         reduce: Applied to `(value, aux, gradients)` before anything is made of them. With one
             shard of the batch on each device this must average over devices, as
             `functools.partial(jax.lax.pmean, axis_name="devices")` does under `pmap`.
+        num_levels: The loss is `loss(params, batch, key, level)`, and a step takes one of the
+            optimizer for each level 0, 1, ..., with the same batch and key. The state counts them
+            as one; metrics are means over the levels.
 
     Returns:
         `step(state, batch) -> (state, metrics)`. The metrics are scalars: what is in `aux`, the
@@ -105,28 +110,25 @@ def make_step(
         the step has left parameters, optimizer and average as they were.
 
     Raises:
-        ValueError: If `average_decay` is outside (0, 1).
+        ValueError: If `average_decay` is outside (0, 1), or `num_levels` is below 1.
     """
     _check_decay(average_decay)
+    if num_levels is not None and num_levels < 1:
+        raise ValueError(f"num_levels must be None or at least 1, got {num_levels}")
     value_and_gradient = jax.value_and_grad(loss, has_aux=True)
 
-    def step(state: TrainState, batch: PyTree) -> tuple[TrainState, Metrics]:
-        if (state.average is None) != (average_decay is None):
-            raise ValueError(
-                "init_state and make_step need the same average_decay; make_step was given "
-                f"{average_decay}, and the state has {'no' if state.average is None else 'an'} "
-                "average"
-            )
-        key = jax.random.fold_in(state.key, state.step)
-        (value, aux), gradients = value_and_gradient(state.params, batch, key)
+    def update(state: TrainState, batch: PyTree, key: jax.Array, *level: jax.Array):
+        (value, aux), gradients = value_and_gradient(state.params, batch, key, *level)
         if reduce is not None:
             value, aux, gradients = reduce((value, aux, gradients))
         _check_aux(aux)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        number = state.step + 1
         average = None
         if average_decay is not None:
+            number = state.step + 1
+            if num_levels is not None:
+                number = state.step * num_levels + level[0] + 1
             average = _update_average(state.average, params, number, average_decay)
         grad_norm = optax.tree.norm(gradients)
         finite = jnp.isfinite(value) & jnp.isfinite(grad_norm) & _all_finite(params)
@@ -136,7 +138,27 @@ def make_step(
             (state.params, state.opt_state, state.average),
         )
         metrics = {**aux, "loss": value, "grad_norm": grad_norm, "finite": finite}
-        return TrainState(number, params, opt_state, average, state.key), metrics
+        return TrainState(state.step, params, opt_state, average, state.key), metrics
+
+    def step(state: TrainState, batch: PyTree) -> tuple[TrainState, Metrics]:
+        if (state.average is None) != (average_decay is None):
+            raise ValueError(
+                "init_state and make_step need the same average_decay; make_step was given "
+                f"{average_decay}, and the state has {'no' if state.average is None else 'an'} "
+                "average"
+            )
+        key = jax.random.fold_in(state.key, state.step)
+        if num_levels is None:
+            new, metrics = update(state, batch, key)
+        else:
+            new, every = jax.lax.scan(
+                lambda state, level: update(state, batch, jax.random.clone(key), level),
+                state,
+                jnp.arange(num_levels),
+            )
+            metrics = {name: jnp.mean(values) for name, values in every.items()}
+            metrics["finite"] = jnp.all(every["finite"])
+        return new._replace(step=state.step + 1), metrics
 
     return step
 

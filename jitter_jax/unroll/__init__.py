@@ -11,6 +11,9 @@ from jitter_jax.unroll.half_quadratic import (
 )
 from jitter_jax.unroll.half_quadratic import half_quadratic as half_quadratic
 from jitter_jax.unroll.half_quadratic import in_closed_form as in_closed_form
+from jitter_jax.unroll.half_quadratic_gradient import (
+    half_quadratic_gradient as half_quadratic_gradient,
+)
 from jitter_jax.unroll.iterate import Jitter as Jitter
 from jitter_jax.unroll.iterate import Remat as Remat
 from jitter_jax.unroll.iterate import unroll as unroll

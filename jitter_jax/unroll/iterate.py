@@ -1,20 +1,22 @@
-"""The one loop under every unrolled reconstruction: a `lax.scan` with shared weights."""
+"""The one loop under every unrolled reconstruction: a `lax.scan` over its iterations."""
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jitter_jax.operators import LinearOperator
 
 Array = jax.Array
-# x -> f(x); with a step key (x, key) -> f(x), and with has_aux it returns (f(x), aux).
+# x -> f(x); with phases (x, phase) -> f(x), with a step key (x, key) -> f(x), with both
+# (x, phase, key) -> f(x); with has_aux it returns (f(x), aux).
 LearnedStep = Callable[..., Any]
 # (key, iterate, k, num_iterations) -> noise of the shape and dtype of the iterate.
 Jitter = Callable[[Array, Array, Array, int], Array]
-# (x, k, key or None) -> (next x, aux or None)
-Iteration = Callable[[Array, Array, Array | None], tuple[Array, Any]]
+# (x, k, key or None) -> (next x, aux or None); with phases (x, k, key or None, phase)
+Iteration = Callable[..., tuple[Array, Any]]
 # Whether to rematerialise, or a policy of `jax.checkpoint_policies` that says what to keep.
 Remat = bool | Callable[..., bool]
 
@@ -24,6 +26,7 @@ def unroll(
     start: Array,
     *,
     num_iterations: int,
+    phases: Any = None,
     key: Array | None = None,
     remat: Remat = True,
     return_trajectory: bool = False,
@@ -38,6 +41,9 @@ def unroll(
         iteration: one step; it keeps the shape and dtype of `x`.
         start: the iterate `x_0` of one signal.
         num_iterations: `K`, at least 1.
+        phases: what each iteration has for itself, such as weights: a tree of arrays with a leading
+            axis of `K`, whose `k`-th entries are the iteration's fourth argument. None if all are
+            alike; it then has three.
         key: PRNG key handed down to the iterations; None hands down None.
         remat: recompute each iteration in the backward pass (`jax.checkpoint`), so that memory
             holds one iterate, not all activations, for each of the `K` steps. A policy keeps some
@@ -50,17 +56,23 @@ def unroll(
         that and the tree of aux, with a leading axis of `K`.
 
     Raises:
-        ValueError: `num_iterations` is below 1.
+        ValueError: `num_iterations` is below 1, or a leading axis of `phases` differs from it.
     """
     if num_iterations < 1:
         raise ValueError(f"num_iterations must be at least 1, got {num_iterations}")
+    lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(phases)}
+    if lengths - {(num_iterations,)}:
+        raise ValueError(
+            f"phases must have a leading axis of num_iterations={num_iterations}, "
+            f"got leading axes {sorted(lengths)}"
+        )
 
-    def body(carry: tuple[Array, Array | None], k: Array):
-        x, key = carry
+    def body(carry: tuple[Array, Array | None], step: tuple[Array, Any]):
+        (x, key), (k, phase) = carry, step
         subkey = None
         if key is not None:
             key, subkey = jax.random.split(key)
-        x, aux = iteration(x, k, subkey)
+        x, aux = iteration(x, k, subkey, *(() if phases is None else (phase,)))
         return (x, key), (x if return_trajectory else None, aux)
 
     # Inside a scan XLA cannot merge the recomputation with the forward pass, so the barriers that
@@ -68,7 +80,8 @@ def unroll(
     if remat:
         policy = None if remat is True else remat
         body = jax.checkpoint(body, prevent_cse=False, policy=policy)
-    (x, _), (iterates, aux) = jax.lax.scan(body, (start, key), jnp.arange(num_iterations))
+    steps = jnp.arange(num_iterations), phases
+    (x, _), (iterates, aux) = jax.lax.scan(body, (start, key), steps)
     result = jnp.concatenate([start[None], iterates]) if return_trajectory else x
     return (result, aux) if has_aux else result
 
@@ -94,8 +107,18 @@ def starting_point(
     return operator.adjoint(y) if back_projection is None else back_projection
 
 
+def own_numbers(number: ArrayLike) -> ArrayLike | None:
+    """Returns a number that each iteration has for itself, `(K,)`, or None for a scalar."""
+    return number if jnp.ndim(number) == 1 else None
+
+
 def take_learned_step(
-    learned_step: LearnedStep, x: Array, k: Array, step_key: Array | None, has_aux: bool
+    learned_step: LearnedStep,
+    x: Array,
+    k: Array,
+    step_key: Array | None,
+    has_aux: bool,
+    phase: Any = None,
 ) -> tuple[Array, Any]:
     """Returns `f(x)`, once its shape and dtype are known to be those of `x`, and its aux or None.
 
@@ -105,12 +128,14 @@ def take_learned_step(
         k: number of the iteration, folded into the key.
         step_key: PRNG key of a learned step that draws noise, `f(x, key)`; None calls `f(x)`.
         has_aux: whether `f` returns a pair.
+        phase: what the iteration has for itself, `f(x, phase)`; None calls `f(x)`.
 
     Raises:
         ValueError: the shape or dtype differs.
     """
+    own = () if phase is None else (phase,)
     keys = () if step_key is None else (jax.random.fold_in(step_key, k),)
-    output = learned_step(x, *keys)
+    output = learned_step(x, *own, *keys)
     result, aux = output if has_aux else (output, None)
     result = jnp.asarray(result)
     # Another shape could broadcast silently; another dtype would fail deep inside the scan.

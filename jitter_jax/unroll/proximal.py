@@ -12,6 +12,7 @@ from jitter_jax.unroll.iterate import (
     Remat,
     check_jitter,
     data_gradient,
+    own_numbers,
     starting_point,
     take_learned_step,
     unroll,
@@ -27,6 +28,7 @@ def proximal_gradient(
     *,
     step_size: ArrayLike,
     num_iterations: int = 10,
+    phases: Any = None,
     start: Array | None = None,
     back_projection: Array | None = None,
     key: Array | None = None,
@@ -50,6 +52,7 @@ def proximal_gradient(
         y: the measurement of one signal.
         step_size: `eta`.
         num_iterations: `K`.
+        phases: what `f` has for itself in each iteration.
         start: `x_0`.
         back_projection: what stands for `A^H y`.
         key: PRNG key of the jitter.
@@ -65,20 +68,22 @@ def proximal_gradient(
     Source: the public code of Guan and Davenport, "SGD jittering" (2024), its SPGD variant.
     """
     check_jitter(key, jitter)
-    if noise_step_size is None:
-        noise_step_size = step_size
 
-    def iteration(x: Array, k: Array, key: Array | None) -> tuple[Array, Any]:
-        stepped = x - step_size * data_gradient(operator, x, y, back_projection)
+    def iteration(x: Array, k: Array, key: Array | None, own: Any) -> tuple[Array, Any]:
+        own_step_size, phase = own
+        eta = step_size if own_step_size is None else own_step_size
+        stepped = x - eta * data_gradient(operator, x, y, back_projection)
         if jitter is not None:
             assert key is not None
-            stepped = stepped - noise_step_size * jitter(key, stepped, k, num_iterations)
-        return take_learned_step(learned_step, stepped, k, step_key, has_aux)
+            eta_w = eta if noise_step_size is None else noise_step_size
+            stepped = stepped - eta_w * jitter(key, stepped, k, num_iterations)
+        return take_learned_step(learned_step, stepped, k, step_key, has_aux, phase)
 
     return unroll(
         iteration,
         starting_point(operator, y, start, back_projection),
         num_iterations=num_iterations,
+        phases=(own_numbers(step_size), phases),
         key=key,
         remat=remat,
         return_trajectory=return_trajectory,

@@ -5,19 +5,21 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 Array = jax.Array
 
 
 class Scalar(NamedTuple):
-    """A learned or fixed positive number.
+    """A learned or fixed number, or one for each iteration.
 
     Attributes:
-        init: first value of the learned parameter, or None when there is nothing to learn.
+        init: first value of the learned parameter, a scalar or `(K,)`, or None when there is
+            nothing to learn.
         value: maps the parameter (None when fixed) to the number.
     """
 
-    init: float | None
+    init: float | np.ndarray | None
     value: Callable[[Any], Array]
 
 
@@ -49,3 +51,12 @@ def sigmoid(init: float = -1.0, scale: float = 0.1) -> Scalar:
     if not scale > 0:
         raise ValueError(f"scale must be positive, got {scale}")
     return Scalar(init, lambda parameter: scale * jax.nn.sigmoid(parameter))
+
+
+def free(init: float | np.ndarray) -> Scalar:
+    """Returns the learned parameter itself, of any sign.
+
+    Args:
+        init: its first value, a number or one for each iteration, `(K,)`.
+    """
+    return Scalar(init, lambda parameter: parameter)
