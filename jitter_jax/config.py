@@ -38,7 +38,8 @@ def default_config() -> ConfigDict:
                 "name": "seismic_cnn",
                 "residual": True,  # dncnn, unet, didn, modl_cnn: add the input
                 "width": 16,  # 32 in the public code
-                # dncnn, modl_cnn, mlp; of unet and dpdnn_unet the halvings, of didn the blocks
+                # dncnn, modl_cnn, mlp; of unet and dpdnn_unet the halvings, of didn and
+                # ista_net_pp the blocks
                 "depth": 5,
                 "num_groups": 4,  # seismic_cnn, dncnn
                 # Of seismic_cnn, dncnn, unet, mlp: relu, leaky_relu, leaky_relu_0.2 (fastMRI's
@@ -190,6 +191,23 @@ def pictures_config() -> ConfigDict:
         threat.unit = "per_pixel"
         threat.epsilon = 0.02
     config.evaluate.attack.num_steps = 10
+    return config
+
+
+def compressed_sensing_config() -> ConfigDict:
+    """Return a config of block compressed sensing: a small ISTA-Net++ on generated textures."""
+    config = pictures_config()
+    config.operator.name = "block_sampling"
+    config.operator.train_ratios = (0.1, 0.2, 0.3, 0.4, 0.5)
+    config.data.images.shape = (66, 66)
+    config.data.noise_std = 0.0
+    config.data.fresh_noise = False
+    config.data.shifts.noise_std = 0.02
+    config.data.augment.patch = (33, 33)
+    config.unroll.method = "ista_net_pp"  # has networks of its own; network.name is not used
+    config.unroll.num_iterations = 5
+    config.network.width = 16
+    config.train.batch_size = 16
     return config
 
 

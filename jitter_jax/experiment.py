@@ -190,6 +190,8 @@ def example_operator(config: ConfigDict) -> operators.LinearOperator:
 
 def make_reconstructor(config: ConfigDict) -> unroll.Reconstructor:
     """Return the reconstructor that `network`, `unroll` and `smoothing` of a config describe."""
+    if config.unroll.method == "ista_net_pp":
+        return _ista_net_pp(config)
     signal = signal_type(config)
     parts = 2 if jnp.issubdtype(signal["dtype"], jnp.complexfloating) else 1
     methods: dict[str, Callable[..., Any]] = {
@@ -200,7 +202,6 @@ def make_reconstructor(config: ConfigDict) -> unroll.Reconstructor:
             unroll.half_quadratic_gradient, update=config.unroll.splitting.form
         ),
     }
-    remats = {"keep_costly": keep_costly, "full": True, "none": False}
     where = config.smoothing.where
     _one_of("smoothing.where", where, dict.fromkeys(PLACES))
     make = partial(
@@ -211,7 +212,7 @@ def make_reconstructor(config: ConfigDict) -> unroll.Reconstructor:
         num_iterations=config.unroll.num_iterations,
         start=config.unroll.start,
         sees_measurement=config.unroll.sees_measurement,
-        remat=_one_of("unroll.remat", config.unroll.remat, remats),
+        remat=_one_of("unroll.remat", config.unroll.remat, REMATS),
     )
     bare = make()
     encoder = None
@@ -230,6 +231,24 @@ def make_reconstructor(config: ConfigDict) -> unroll.Reconstructor:
             )
         return unroll.end_to_end(bare, smoothing, config.smoothing.noise_on)
     return make(smoothing=smoothing, weight_network=encoder)
+
+
+REMATS = {"keep_costly": keep_costly, "full": True, "none": False}
+
+
+def _ista_net_pp(config: ConfigDict) -> unroll.Reconstructor:
+    if config.operator.name != "block_sampling" or config.smoothing.where != "none":
+        raise ValueError(
+            "unroll.method='ista_net_pp' is not accepted with operator.name="
+            f"{config.operator.name!r} and smoothing.where={config.smoothing.where!r}: "
+            "'block_sampling' and 'none' are expected"
+        )
+    return unroll.ista_net_pp(
+        num_phases=config.unroll.num_iterations,
+        width=config.network.width,
+        num_blocks=config.network.depth,
+        remat=_one_of("unroll.remat", config.unroll.remat, REMATS),
+    )
 
 
 def make_smoothing(

@@ -31,6 +31,7 @@ POSITIONAL_KEYS = {
     # A draw is the whole purpose of these: the key comes first, as in jax.random.
     "jitter_jax.attacks.threat.Ball.sample": "as in jax.random",
     "jitter_jax.noise.normal_like": "as in jax.random",
+    "jitter_jax.noise.measured_noise": "as in jax.random",
     "jitter_jax.smoothing.Smoothing.perturb": "as in jax.random",
     "jitter_jax.unroll.iterate.check_jitter": "checked, not drawn from",
 }

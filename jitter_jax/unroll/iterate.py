@@ -60,11 +60,11 @@ def unroll(
     """
     if num_iterations < 1:
         raise ValueError(f"num_iterations must be at least 1, got {num_iterations}")
-    lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(phases)}
-    if lengths - {(num_iterations,)}:
+    wrong = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(phases)} - {(num_iterations,)}
+    if wrong:
         raise ValueError(
             f"phases must have a leading axis of num_iterations={num_iterations}, "
-            f"got leading axes {sorted(lengths)}"
+            f"got leading axes {sorted(wrong)}"
         )
 
     def body(carry: tuple[Array, Array | None], step: tuple[Array, Any]):
@@ -107,9 +107,19 @@ def starting_point(
     return operator.adjoint(y) if back_projection is None else back_projection
 
 
-def own_numbers(number: ArrayLike) -> ArrayLike | None:
-    """Returns a number that each iteration has for itself, `(K,)`, or None for a scalar."""
-    return number if jnp.ndim(number) == 1 else None
+def own_step_sizes(step_size: ArrayLike, num_iterations: int) -> ArrayLike | None:
+    """Returns the step sizes that each iteration has for itself, or None for one of them all.
+
+    Raises:
+        ValueError: `step_size` is neither a scalar nor of shape `(num_iterations,)`.
+    """
+    shape = jnp.shape(step_size)
+    if shape not in ((), (num_iterations,)):
+        raise ValueError(
+            f"step_size must be a scalar or have shape ({num_iterations},), one for each of the "
+            f"num_iterations, got shape {shape}"
+        )
+    return step_size if shape else None
 
 
 def take_learned_step(

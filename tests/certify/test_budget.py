@@ -82,7 +82,7 @@ def test_images_in_another_unit_are_refused():
     budget.check_range(np.zeros((0, 3)))
     with pytest.raises(ValueError, match=r"from 3 to 255, outside of pixel_range=\(0.0, 1.0\)"):
         budget.check_range(np.array([3, 255]))
-    with pytest.raises(ValueError, match="from -0.2 to 0.5"):
+    with pytest.raises(ValueError, match=r"from -0\.2 to 0\.5"):
         budget.check_range(np.array([0.5 - 0.2j]))
     with pytest.raises(ValueError, match="finite"):
         budget.check_range(np.array([0.5, np.nan]))

@@ -175,7 +175,7 @@ def test_wrong_arguments(arguments, message):
 
 
 def test_wrong_choices():
-    with pytest.raises(ValueError, match="quantile must be between 0 and 1, got 0.0"):
+    with pytest.raises(ValueError, match=r"quantile must be between 0 and 1, got 0\.0"):
         upper_rank(10, 1.0, 0.9, quantile=0.0)
     with pytest.raises(ValueError, match=r"reading must be one of \('paper', 'repo'\), got 'a'"):
         published_rank(10, 1.0, 0.9, reading="a")

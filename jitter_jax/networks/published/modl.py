@@ -1,13 +1,13 @@
-"""Weights that others published, as networks of this library."""
+"""Published MoDL."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from jitter_jax.data.files import as_float32, load_arrays
 from jitter_jax.networks.modl_cnn import MoDLCNN
+from jitter_jax.networks.published._arrays import Shapes, read_arrays, size
 
 Array = jax.Array
 Params = Any
@@ -40,25 +40,9 @@ def load_modl(path: str | Path) -> tuple[MoDLCNN, Params, Array]:
 
     Source: Aggarwal, Mani and Jacob, "MoDL" (2019), hkaggarwal/modl.
     """
-    arrays = load_arrays(path)
-    depth = sum(key.endswith("/W") for key in arrays)
-    found = {key: array.shape for key, array in arrays.items()}
-    first = found.get("Wts/Layer1/W", ())
-    channels, width = first[-2:] if len(first) == 4 else (2, 64)
-    expected = _shapes(depth, channels, width)
-    wrong = {
-        key: (found.get(key), expected.get(key))
-        for key in sorted(found.keys() | expected.keys())
-        if found.get(key) != expected.get(key)
-    }
-    if wrong:
-        few = dict(list(wrong.items())[:5])
-        raise ValueError(
-            f"{path}: not a MoDL network; {len(wrong)} arrays have other (found, expected) shapes, "
-            f"the first of them {few}"
-        )
-
-    values = {key: jnp.asarray(as_float32(path, key, array)) for key, array in arrays.items()}
+    values = read_arrays(path, "a MoDL network", _shapes)
+    depth = _depth(values)
+    width = values["Wts/Layer1/W"].shape[-1]
     weights: dict[str, dict[str, Array]] = {}
     statistics: dict[str, dict[str, Array]] = {}
     for layer in range(depth):
@@ -72,11 +56,16 @@ def load_modl(path: str | Path) -> tuple[MoDLCNN, Params, Array]:
     return network, {"params": weights, "batch_stats": statistics}, values[_REGULARISATION]
 
 
-def _shapes(depth: int, channels: int, width: int) -> dict[str, tuple[int, ...]]:
-    """Returns the shapes of the variables, by their names."""
-    shapes: dict[str, tuple[int, ...]] = {_REGULARISATION: ()}
+def _depth(names: Iterable[str]) -> int:
+    return sum(name.endswith("/W") for name in names)
+
+
+def _shapes(found: Shapes) -> Shapes:
+    channels = size(found, "Wts/Layer1/W", 2, num_axes=4, default=2)
+    width = size(found, "Wts/Layer1/W", 3, num_axes=4, default=64)
+    shapes: Shapes = {_REGULARISATION: ()}
     # A network has two layers at least; a file without any lacks these.
-    last = max(depth, 2)
+    last = max(_depth(found), 2)
     for layer in range(1, last + 1):
         inputs, outputs = channels if layer == 1 else width, channels if layer == last else width
         shapes[f"Wts/Layer{layer}/W"] = (3, 3, inputs, outputs)
