@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -151,16 +151,18 @@ def jacobian_norm(
         key: PRNG key of the start vector.
         space: `"signal"` for `J_H A`, `"measurement"` for `J_H` on the points that `A` measures.
         num_iterations: at least 1; the relative error falls as
-            `(s_2 / s_1)^(2 num_iterations)` with the largest singular values.
+            `(s_2 / s_1)^(4 num_iterations)` with the largest singular values.
 
     Returns:
         Real scalar.
 
     Raises:
-        ValueError: `num_iterations` is below 1.
+        ValueError: `num_iterations` is below 1, or `space` is unknown.
     """
     if num_iterations < 1:
         raise ValueError(f"num_iterations must be at least 1, got {num_iterations}")
+    if space not in get_args(Space):
+        raise ValueError(f"space must be one of {get_args(Space)}, got {space!r}")
     support = operator.support() if space == "measurement" else None
     like = jax.eval_shape(operator.adjoint, y) if space == "signal" else y
     zero = jnp.zeros(like.shape, like.dtype)

@@ -23,7 +23,9 @@ def default_config() -> ConfigDict:
                 "name": "convolution",
                 "wavelet_points": 51,  # of the Ricker wavelet
                 "wavelet_width": 4.0,  # samples from its centre to a zero crossing
-                "matrix": "orthonormal",  # block_sampling: orthonormal rows, gaussian
+                # block_sampling: orthonormal rows, gaussian, or an .npz file with the matrix as
+                # `phi`, and perhaps as `Qinit` the initial estimate that ISTA-Net+ starts from
+                "matrix": "orthonormal",
                 "block": 33,  # block_sampling: side of a block
                 "ratio": 0.1,  # block_sampling: measured rows; inpainting: kept pixels
                 "train_ratios": (),  # block_sampling: one is drawn an example; empty is the ratio
@@ -36,6 +38,9 @@ def default_config() -> ConfigDict:
             "network": {
                 # seismic_cnn, dncnn, unet, didn, modl_cnn, dpdnn_unet, mlp
                 "name": "seismic_cnn",
+                # A file of published weights (see `unroll.load_published`), which bring their
+                # network and unroll; of `network` and `unroll` only `remat` is then read.
+                "weights": "",
                 "residual": True,  # dncnn, unet, didn, modl_cnn: add the input
                 "width": 16,  # 32 in the public code
                 # dncnn, modl_cnn, mlp; of unet and dpdnn_unet the halvings, of didn and

@@ -22,7 +22,14 @@ from jitter_jax.evaluate.table import make_evaluators, standard_conditions
 from jitter_jax.keys import subkey
 from jitter_jax.metrics import Metric, make_metrics
 from jitter_jax.networks.layers import activation, keep_costly
-from jitter_jax.operator_config import MRI, PICTURES, Redraw, make_operator, make_redraw
+from jitter_jax.operator_config import (
+    MRI,
+    PICTURES,
+    Redraw,
+    make_operator,
+    make_redraw,
+    start_matrix,
+)
 from jitter_jax.smoothing import Smoothing, chunk_for_memory
 from jitter_jax.train.step import Loss as RawLoss
 
@@ -190,6 +197,8 @@ def example_operator(config: ConfigDict) -> operators.LinearOperator:
 
 def make_reconstructor(config: ConfigDict) -> unroll.Reconstructor:
     """Return the reconstructor that `network`, `unroll` and `smoothing` of a config describe."""
+    if config.network.weights:
+        return _published(config)
     if config.unroll.method == "ista_net_pp":
         return _ista_net_pp(config)
     signal = signal_type(config)
@@ -234,6 +243,19 @@ def make_reconstructor(config: ConfigDict) -> unroll.Reconstructor:
 
 
 REMATS = {"keep_costly": keep_costly, "full": True, "none": False}
+
+
+def _published(config: ConfigDict) -> unroll.Reconstructor:
+    if config.smoothing.where != "none":
+        raise ValueError(
+            f"network.weights is not accepted with smoothing.where={config.smoothing.where!r}: "
+            "published networks are not smoothed, so 'none' is expected"
+        )
+    return unroll.load_published(
+        config.network.weights,
+        start_matrix=start_matrix(config.operator),
+        remat=_one_of("unroll.remat", config.unroll.remat, REMATS),
+    )
 
 
 def _ista_net_pp(config: ConfigDict) -> unroll.Reconstructor:

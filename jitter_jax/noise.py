@@ -34,7 +34,12 @@ def measured_noise(key: Array, operator: LinearOperator, y: Array, space: str) -
         operator: the operator `A`.
         y: a measurement, whose shape and dtype count.
         space: `"signal"`: `w` is on the signal; `"measurement"`: on the measurement.
+
+    Raises:
+        ValueError: `space` is another.
     """
+    if space not in ("signal", "measurement"):
+        raise ValueError(f"space must be 'signal' or 'measurement', got {space!r}")
     if space == "measurement":
         return normal_like(key, y, operator.support())
     signal = jax.eval_shape(operator.adjoint, y)

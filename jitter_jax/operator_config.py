@@ -12,6 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jitter_jax import operators
+from jitter_jax.data.files import as_float32, load_arrays
 from jitter_jax.data.measure import OperatorFactory
 from jitter_jax.keys import domain_key
 
@@ -49,19 +50,35 @@ class _BlockSampling:
 
     @cached_property
     def matrix(self) -> np.ndarray:
-        """As many rows as the largest ratio needs."""
+        """As many rows as the largest ratio needs; of a file all of its rows."""
+        if self.matrix_name.endswith(".npz"):
+            return self._read()
         makers = {"orthonormal": operators.orthonormal_rows, "gaussian": operators.gaussian_matrix}
         if self.matrix_name not in makers:
             raise ValueError(
-                f"operator.matrix={self.matrix_name!r} is not accepted: one of {list(makers)} is "
-                "expected"
+                f"operator.matrix={self.matrix_name!r} is not accepted: one of {list(makers)}, or "
+                "an .npz file, is expected"
             )
         rows = self.num_rows(max(self.ratio, *self.train_ratios, 0))
         return makers[self.matrix_name](rows, self.block**2, seed=self.seed)
 
+    def _read(self) -> np.ndarray:
+        matrix = load_arrays(self.matrix_name, keys=("phi",))["phi"]
+        matrix = as_float32(self.matrix_name, "phi", matrix)
+        most = max(self.ratio, *self.train_ratios, 0) * self.block**2
+        # The public codes round a ratio down or to the nearest number of rows.
+        if matrix.ndim != 2 or matrix.shape[1] != self.block**2 or len(matrix) + 1 <= most:
+            raise ValueError(
+                f"operator.matrix={self.matrix_name!r} is not accepted: its `phi` is of shape "
+                f"{matrix.shape}, and (rows, {self.block**2}) with {math.floor(most)} rows for the "
+                f"largest ratio is expected"
+            )
+        return matrix
+
     def num_rows(self, ratio: float) -> int:
-        """Return how many rows a ratio measures, rounded up."""
-        return math.ceil(ratio * self.block**2 - 1e-9)
+        """Return how many rows a ratio measures, rounded up; at most those of a file."""
+        rows = math.ceil(ratio * self.block**2 - 1e-9)
+        return min(rows, len(self.matrix)) if self.matrix_name.endswith(".npz") else rows
 
     def redraw(self, examples: Mapping[str, Any], key: Array) -> dict[str, Any]:
         """Draw one of the training ratios for every example."""
@@ -126,6 +143,14 @@ def make_operator(config: ConfigDict) -> operators.LinearOperator | OperatorFact
             f"operator.name={config.name!r} is not accepted: one of {list(choices)} is expected"
         )
     return choices[config.name]()
+
+
+def start_matrix(config: ConfigDict) -> np.ndarray | None:
+    """Return the initial estimate that comes with the file of a matrix, or None."""
+    if config.name != "block_sampling" or not config.matrix.endswith(".npz"):
+        return None
+    arrays = load_arrays(config.matrix)
+    return as_float32(config.matrix, "Qinit", arrays["Qinit"]) if "Qinit" in arrays else None
 
 
 PICTURES = ("block_sampling", "blur", "super_resolution", "inpainting")

@@ -6,9 +6,15 @@ import tempfile
 # Before the first import of JAX, which reads both. Tests that want an accelerator name it in
 # JAX_PLATFORMS.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-).strip()
+# Tests compile more than they compute: the compiler's costly passes are left out.
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        "--xla_backend_optimization_level=1",
+        "--xla_llvm_disable_expensive_passes=true",
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_force_host_platform_device_count=8",
+    ]
+)
 
 # A program that another test, process or worker has compiled is read back.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:

@@ -184,7 +184,10 @@ def test_every_scheme_trains_on_kspace(scheme):
     params = built.reconstructor.init(
         jax.random.key(0), experiment.example_operator(built.config), y
     )
-    loss = jax.jit(jax.value_and_grad(lambda params, key: built.loss(params, examples, key)[0]))
+    level = () if experiment.levels_of(built.config.scheme) is None else (0,)
+    loss = jax.jit(
+        jax.value_and_grad(lambda params, key: built.loss(params, examples, key, *level)[0])
+    )
     value, gradient = loss(params, jax.random.key(1))
     leaves = jax.tree.leaves(gradient)
     assert np.isfinite(value) and all(np.isfinite(leaf).all() for leaf in leaves)

@@ -1,10 +1,11 @@
 """Certify trained reconstructors: the work of `bin/certify`."""
 
+import dataclasses
 import itertools
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +15,10 @@ from tqdm import tqdm
 from jitter_jax import certify
 from jitter_jax import experiment as experiments
 from jitter_jax.attacks import Threat, expectation, perturbed, reconstruction_error
+from jitter_jax.attacks.threat import Space
 from jitter_jax.commands.attack import checked_folder
 from jitter_jax.commands.evaluate import attack_definition, list_skipped, write_json
+from jitter_jax.commands.kept import Kept, fingerprint
 from jitter_jax.data.part import Part
 from jitter_jax.data.pipeline import evaluation_batches
 from jitter_jax.data.sources import PICTURE_KINDS
@@ -37,9 +40,10 @@ from jitter_jax.operators import LinearOperator
 Array = jax.Array
 Params = Any
 Runs = Mapping[str, tuple[Experiment, Params]]
-Budgets = dict[tuple[float, float, int], certify.Budget | None]
+Budgets = dict[tuple[float, float, int], certify.Budget | None]  # by sigma, epsilon and samples
 
 CERTIFICATES = ("loss", "pixels", "centre")
+SIGNALS_FILE = "certify_signals.json"
 # The columns of the table, with their headings.
 COLUMNS = {
     "psnr": "clean",
@@ -70,15 +74,17 @@ DEFINITIONS = {
 }
 
 
-class Plan(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Plan:
     """What is certified.
 
     Attributes:
         sigmas: standard deviations of the noise, in the unit of the signals.
-        epsilons: l2 radii of threats in signal space, in the same unit.
+        epsilons: l2 radii of the threats, in the same unit.
         samples: numbers of draws.
         confidence: of each certificate.
         certificates: of `CERTIFICATES`: `"loss"` bounds discrepancy and error.
+        space: where threat and noise are: `"signal"` or `"measurement"`.
         simultaneous: one confidence holds for all signals, and all pixels, at once.
         attack_draws: draws of the noise that an attack averages over; 0 attacks the bare network.
         chunk: draws at once.
@@ -89,6 +95,7 @@ class Plan(NamedTuple):
     samples: tuple[int, ...] = (1000,)
     confidence: float = 0.99
     certificates: tuple[str, ...] = ("loss",)
+    space: Space = "signal"
     simultaneous: bool = False
     attack_draws: int = 0
     chunk: int = 32
@@ -106,7 +113,8 @@ def certify_runs(
     """Certify reconstructors on test signals, side by side.
 
     Writes `certify.json`, `certify.csv`, `certify.png` (the first signal) and, of several sigmas,
-    `curves.png`.
+    `curves.png`. What is known of each signal is kept in `certify_signals.json`, so that the same
+    call goes on where it was stopped.
 
     Args:
         runs: experiments that measure the same signals, with their parameters, by name.
@@ -130,19 +138,26 @@ def certify_runs(
     pixel_range = (0.0, 1.0) if first.config.data.kind in PICTURE_KINDS else None
     budgets = plan_budgets(plan, count, pixel_range)
     output = checked_folder(output)
+    kept = Kept(output / SIGNALS_FILE)
     rows: list[dict[str, Any]] = []
     pictures: list[list[Panel]] = []
     for name, (experiment, params) in runs.items():
-        run = _Run(experiment, params, plan, seed)
-        drawn = run.draw(count, budgets, name=name, progress=progress)
+        run = _Run(experiment, params, plan, budgets, seed)
+        signals = tqdm(
+            run.signals(count), total=count, desc=name, disable=not progress, leave=False
+        )
+        values = [
+            kept.rows(run.settings(number), partial(run.certified, *signal))
+            for number, signal in enumerate(signals)
+        ]
         found = [
             {"run": name, "scheme": experiment.config.scheme.name, **row}
-            for row in run.rows(drawn, budgets)
+            for row in _rows(budgets, values)
         ]
         print(f"\n{format_rows(found)}")
         list_skipped(experiment)
         rows += found
-        pictures.append(run.panels(budgets))
+        pictures.append(run.panels())
     output.mkdir(parents=True, exist_ok=True)
     report = {"rows": rows, "definitions": definitions(first, plan, count, seed)}
     write_json(output / "certify.json", report)
@@ -184,6 +199,7 @@ def plan_budgets(plan: Plan, num_signals: int, pixel_range: tuple[float, float] 
                 num_samples=samples,
                 confidence=confidence,
                 pixel_range=pixel_range,
+                space=plan.space,
             )
         except certify.InfeasibleError as error:
             budgets[sigma, epsilon, samples] = None
@@ -198,39 +214,89 @@ def first_certified(budgets: Budgets) -> certify.Budget:
     return next(budget for budget in budgets.values() if budget is not None)
 
 
-class _Drawn(NamedTuple):
-    """What was drawn of the signals of a test set.
-
-    Attributes:
-        clean: error of each reconstruction, `(signals,)`.
-        attacked: of each under attack, by epsilon and sigma, `(signals,)`.
-        losses: of each draw, by sigma, `(signals, S, 2)`: its error, and its discrepancy.
-        attacked_losses: errors of each draw under attack, by epsilon and sigma, `(signals, S)`.
-        seconds: of the draws of the last signal, by sigma.
-    """
-
-    clean: np.ndarray
-    attacked: dict[tuple[float, float], np.ndarray]
-    losses: dict[float, np.ndarray]
-    attacked_losses: dict[tuple[float, float], np.ndarray]
-    seconds: dict[float, float]
-
-
 class _Run:
     """One reconstructor; each of its programs compiles once for all signals and sigmas."""
 
-    def __init__(self, experiment: Experiment, params: Params, plan: Plan, seed: int):
+    def __init__(
+        self, experiment: Experiment, params: Params, plan: Plan, budgets: Budgets, seed: int
+    ):
         self._experiment, self._params, self._plan = experiment, params, plan
+        self._budgets, self._seed = budgets, seed
+        self._fingerprint = fingerprint(experiment.config, params)
         self._root, self._frozen = (domain_key(seed, use) for use in ("certify", "frozen"))
         self._search = experiments.make_attack(experiment.config.evaluate.attack)
         self._estimate = jax.jit(lambda operator, y: self._f(operator)(y))
         self._losses = jax.jit(self._losses_of)
         self._attack = jax.jit(self._attack_of)
-        self._one_draw = jax.jit(
-            lambda operator, y, sigma, key, number: certify.draw(
-                self._f(operator), operator, y, sigma=sigma, key=key, number=number
-            )
-        )
+        whole = {
+            budget for budget in budgets.values() if budget and set(plan.certificates) - {"loss"}
+        }
+        self._pixels = {budget: jax.jit(self._pixels_of(budget)) for budget in whole}
+        self._centre = {budget: jax.jit(self._centre_of(budget)) for budget in whole}
+
+    def settings(self, number: int) -> dict[str, Any]:
+        """Return what the numbers of a signal hang on."""
+        plan = {key: v for key, v in dataclasses.asdict(self._plan).items() if key != "chunk"}
+        confidence = first_certified(self._budgets).confidence
+        return {
+            "fingerprint": self._fingerprint,
+            "number": number,
+            "seed": self._seed,
+            **plan,
+            "confidence": confidence,
+        }
+
+    def signals(self, count: int) -> Iterator[tuple[LinearOperator, Array, Array, Array]]:
+        """Give operator, truth, measurement and key of the first signals."""
+        source = Part(self._experiment.sources["test"], 0, count)
+        for number, examples in enumerate(evaluation_batches(source, 1)):
+            batch = self._experiment.measure(examples, "test")
+            key = jax.random.fold_in(self._root, number)
+            yield batch.operator_of(0), batch.signal[0], batch.measurement[0], key
+
+    def certified(
+        self, operator: LinearOperator, x: Array, y: Array, key: Array
+    ) -> list[dict[str, float | None]]:
+        """Return the columns of one signal at every budget, None where there is no number."""
+        plan = self._plan
+        first_certified(self._budgets).check_range(x)
+        clean = _psnr(mse(self._estimate(operator, y), x))
+        losses = {
+            sigma: self._losses(operator, x, y, sigma, subkey(key, "clean"))
+            for sigma in plan.sigmas
+        }
+        seen: dict[tuple[float, float | None], Array] = {}
+        attacked: dict[tuple[float, float], tuple[Any, Array]] = {}
+        for epsilon, sigma in itertools.product(plan.epsilons, plan.sigmas):
+            # Without draws the attack does not depend on the noise.
+            level = sigma if plan.attack_draws else None
+            if (epsilon, level) not in seen:
+                threat = Threat(epsilon, space=plan.space)
+                seen[epsilon, level] = self._attack(
+                    operator, x, y, threat, sigma, subkey(key, "attack")
+                )
+            moved = seen[epsilon, level]
+            noisy = self._losses(operator, x, moved, sigma, subkey(key, "attacked"))
+            attacked[epsilon, sigma] = mse(self._estimate(operator, moved), x), noisy[:, 0]
+        found = []
+        for (sigma, epsilon, samples), budget in self._budgets.items():
+            errors, discrepancies = np.sort(losses[sigma][:samples], axis=0).T
+            error, noisy = attacked[epsilon, sigma]
+            middle = certify.median_rank(samples) - 1
+            values = {
+                "psnr": clean,
+                "attacked_psnr": _psnr(error),
+                "smoothed_psnr": _psnr(errors[middle]),
+                "smoothed_attacked_psnr": _psnr(np.sort(noisy[:samples])[middle]),
+                "discrepancy": discrepancies[middle],
+            }
+            if budget is not None:
+                bound = budget.rank() - 1
+                values["certified_psnr"] = _psnr(errors[bound])
+                values["certified_discrepancy"] = discrepancies[bound]
+                values |= self._whole_image(budget, operator, x, y, key)
+            found.append({name: float(v) if np.isfinite(v) else None for name, v in values.items()})
+        return found
 
     def _f(self, operator: LinearOperator) -> certify.Reconstruction:
         return certify.freeze(
@@ -240,16 +306,18 @@ class _Run:
     def _losses_of(self, operator: LinearOperator, x: Array, y: Array, sigma: Array, key: Array):
         f = self._f(operator)
         reference = f(y)
-        return certify.statistics(
+        losses = certify.statistics(
             f,
             operator,
             y,
             sigma=sigma,
             key=key,
+            space=self._plan.space,
             statistic=lambda z: jnp.stack([mse(z, x), mse(z, reference)]),
             num_samples=max(self._plan.samples),
             chunk=self._plan.chunk,
         )
+        return jnp.where(jnp.isnan(losses), jnp.inf, losses)
 
     def _attack_of(
         self,
@@ -260,147 +328,66 @@ class _Run:
         sigma: Array,
         key: Array,
     ) -> Array:
-        f = self._f(operator)
+        f, space = self._f(operator), self._plan.space
 
         def objective_of(key):
-            noisy = lambda y: certify.draw(f, operator, y, sigma=sigma, key=key, number=0)
+            noisy = lambda y: certify.draw(
+                f, operator, y, sigma=sigma, key=key, number=0, space=space
+            )
             target = noisy if self._plan.attack_draws else f
-            return reconstruction_error(target, operator, x, y, space="signal")
+            return reconstruction_error(target, operator, x, y, space=space)
 
         objective = expectation(
             objective_of, key=subkey(key, "noise"), num_draws=max(self._plan.attack_draws, 1)
         )
-        search = self._search(threat.ball(x))
-        delta, _ = search(objective, jnp.zeros_like(x), subkey(key, "search"))
-        return perturbed(operator, y, delta, "signal")
+        search = self._search(threat.ball_at(operator, x, y))
+        start = jnp.zeros_like(x if space == "signal" else y)
+        delta, _ = search(objective, start, subkey(key, "search"))
+        return perturbed(operator, y, delta, space)
 
-    def _signals(self, count: int) -> Iterator[tuple[LinearOperator, Array, Array, Array]]:
-        """Give operator, truth, measurement and key of the first signals."""
-        source = Part(self._experiment.sources["test"], 0, count)
-        for number, examples in enumerate(evaluation_batches(source, 1)):
-            batch = self._experiment.measure(examples, "test")
-            key = jax.random.fold_in(self._root, number)
-            yield batch.operator_of(0), batch.signal[0], batch.measurement[0], key
-
-    def draw(self, count: int, budgets: Budgets, *, name: str, progress: bool) -> _Drawn:
-        """Draw what the losses of the first signals need."""
-        plan = self._plan
-        budget = first_certified(budgets)
-        pairs = list(itertools.product(plan.epsilons, plan.sigmas))
-        drawn = _Drawn(
-            np.zeros(count),
-            {pair: np.zeros(count) for pair in pairs},
-            {sigma: np.zeros((count, max(plan.samples), 2)) for sigma in plan.sigmas},
-            {pair: np.zeros((count, max(plan.samples))) for pair in pairs},
-            {},
-        )
-        signals = tqdm(
-            self._signals(count), total=count, desc=name, disable=not progress, leave=False
-        )
-        for number, (operator, x, y, key) in enumerate(signals):
-            budget.check_range(x)
-            drawn.clean[number] = mse(self._estimate(operator, y), x)
-            for sigma in plan.sigmas:
-                started = time.perf_counter()
-                losses = self._losses(operator, x, y, sigma, subkey(key, "clean"))
-                drawn.losses[sigma][number] = losses
-                drawn.seconds[sigma] = time.perf_counter() - started
-            for epsilon, sigma in pairs:
-                threat = Threat(epsilon, space="signal")
-                seen = self._attack(operator, x, y, threat, sigma, subkey(key, "attack"))
-                drawn.attacked[epsilon, sigma][number] = mse(self._estimate(operator, seen), x)
-                losses = self._losses(operator, x, seen, sigma, subkey(key, "attacked"))
-                drawn.attacked_losses[epsilon, sigma][number] = losses[:, 0]
-        return drawn
-
-    def rows(self, drawn: _Drawn, budgets: Budgets) -> Iterator[dict[str, Any]]:
-        """Give the table's rows."""
-        for (sigma, epsilon, samples), budget in budgets.items():
-            errors, discrepancies = np.moveaxis(drawn.losses[sigma][:, :samples], 2, 0)
-            attacked = drawn.attacked_losses[epsilon, sigma][:, :samples]
-            values = {
-                "psnr": _psnr(drawn.clean),
-                "attacked_psnr": _psnr(drawn.attacked[epsilon, sigma]),
-                "smoothed_psnr": _psnr(_median(errors)),
-                "smoothed_attacked_psnr": _psnr(_median(attacked)),
-                "discrepancy": _median(discrepancies),
-            }
-            if budget is not None:
-                rank = budget.rank()
-                values["certified_psnr"] = _psnr(np.sort(errors)[:, rank - 1])
-                values["certified_discrepancy"] = np.sort(discrepancies)[:, rank - 1]
-                values |= self._whole_images(len(errors), budget)
-            yield {
-                "sigma": sigma,
-                "epsilon": epsilon,
-                "num_samples": samples,
-                "rank": None if budget is None else budget.rank(),
-                "seconds": drawn.seconds[sigma],
-                "num_signals": len(errors),
-                "metrics": {
-                    name: {"mean": _finite(of_each, np.mean), "std": _finite(of_each, np.std)}
-                    for name, of_each in values.items()
-                },
-                "values": {
-                    name: [float(v) if np.isfinite(v) else None for v in of_each]
-                    for name, of_each in values.items()
-                },
-            }
-
-    def _whole_images(self, count: int, budget: certify.Budget) -> dict[str, np.ndarray]:
-        """Return what the certificates of whole images say of the first signals."""
-        plan, found = self._plan, {}
-        if "pixels" in plan.certificates:
-            pixels = self._pixels(budget)
-            found["pixel_width"] = np.array(
-                [
-                    jnp.mean(jnp.abs(images.upper - images.lower))
-                    for operator, _, y, key in self._signals(count)
-                    for images in [pixels(operator, y, subkey(key, "pixels"))]
-                ]
-            )
-        if "centre" in plan.certificates:
-            centre = jax.jit(
-                lambda operator, y, key: certify.certified_centre(
-                    self._f(operator), operator, y, budget=budget, key=key, chunk=plan.chunk
-                )
-            )
-            found["centre_rms"] = np.array(
-                [
-                    centre(operator, y, subkey(key, "centre")).bound / np.sqrt(x.size)
-                    for operator, x, y, key in self._signals(count)
-                ]
-            )
+    def _whole_image(
+        self, budget: certify.Budget, operator: LinearOperator, x: Array, y: Array, key: Array
+    ) -> dict[str, Any]:
+        """Return what the certificates of whole images say of a signal."""
+        found = {}
+        if "pixels" in self._plan.certificates:
+            images = self._pixels[budget](operator, y, subkey(key, "pixels"))
+            found["pixel_width"] = jnp.mean(jnp.abs(images.upper - images.lower))
+        if "centre" in self._plan.certificates:
+            centre = self._centre[budget](operator, y, subkey(key, "centre"))
+            found["centre_rms"] = centre.bound / np.sqrt(x.size)
         return found
 
-    def _pixels(self, budget: certify.Budget) -> Callable[..., certify.PixelCertificate]:
-        return jax.jit(
-            lambda operator, y, key: certify.certified_pixels(
-                self._f(operator),
-                operator,
-                y,
-                budget=budget,
-                key=key,
-                simultaneous=self._plan.simultaneous,
-                chunk=self._plan.chunk,
-            )
+    def _pixels_of(self, budget: certify.Budget) -> Callable[..., certify.PixelCertificate]:
+        return lambda operator, y, key: certify.certified_pixels(
+            self._f(operator),
+            operator,
+            y,
+            budget=budget,
+            key=key,
+            simultaneous=self._plan.simultaneous,
+            chunk=self._plan.chunk,
         )
 
-    def panels(self, budgets: Budgets) -> list[Panel]:
+    def _centre_of(self, budget: certify.Budget) -> Callable[..., certify.CentreCertificate]:
+        return lambda operator, y, key: certify.certified_centre(
+            self._f(operator), operator, y, budget=budget, key=key, chunk=self._plan.chunk
+        )
+
+    def panels(self) -> list[Panel]:
         """Return pictures of the first signal, at the first budget that certifies."""
-        budget = first_certified(budgets)
-        operator, x, y, key = next(self._signals(1))
+        budget = first_certified(self._budgets)
+        operator, x, y, key = next(self.signals(1))
         seen = np.asarray(visible(operator, y))
         estimate = self._estimate(operator, y)
         positive = self._experiment.config.data.kind in PICTURE_KINDS
         truth = np.asarray(x)
         limit = largest(truth)
+        title = f"estimate, {_psnr(mse(estimate, x)):.1f} dB"
         panels = [
             Panel(visible_title(seen, y), seen, largest(seen), positive),
             Panel("truth", truth, limit, positive),
-            Panel(
-                f"estimate, {_psnr(mse(estimate, x)):.1f} dB", np.asarray(estimate), limit, positive
-            ),
+            Panel(title, np.asarray(estimate), limit, positive),
         ]
         certificate = jax.jit(
             lambda operator, x, y, key: certify.certified_error(
@@ -414,7 +401,7 @@ class _Run:
             image = np.asarray(image)
             panels.append(Panel(f"{what}, {_psnr(loss):.1f} dB", image, limit, positive))
         if "pixels" in self._plan.certificates:
-            images = self._pixels(budget)(operator, y, subkey(key, "pixels"))
+            images = self._pixels[budget](operator, y, subkey(key, "pixels"))
             lower, upper = np.asarray(images.lower), np.asarray(images.upper)
             width = np.abs(upper - lower)
             panels += [
@@ -423,6 +410,25 @@ class _Run:
                 Panel(f"width, mean {width.mean():.3f}", width, largest(width), True),
             ]
         return panels
+
+
+def _rows(budgets: Budgets, signals: Sequence[Sequence[Mapping[str, Any]]]) -> Iterator[Any]:
+    """Give the table's rows, one a budget."""
+    for number, ((sigma, epsilon, samples), budget) in enumerate(budgets.items()):
+        of_signals = [values[number] for values in signals]
+        values = {name: [each[name] for each in of_signals] for name in of_signals[0]}
+        yield {
+            "sigma": sigma,
+            "epsilon": epsilon,
+            "num_samples": samples,
+            "rank": None if budget is None else budget.rank(),
+            "num_signals": len(of_signals),
+            "metrics": {
+                name: {"mean": _over(of_each, np.mean), "std": _over(of_each, np.std)}
+                for name, of_each in values.items()
+            },
+            "values": values,
+        }
 
 
 def curves_figure(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -466,21 +472,15 @@ def definitions(experiment: Experiment, plan: Plan, count: int, seed: int) -> di
     held = "for all signals at once" if plan.simultaneous else "for each signal by itself"
     return {
         **DEFINITIONS,
-        "threat": "||xi||_2 <= epsilon, added to the signal, in the signals' unit",
-        "noise": "delta ~ N(0, sigma^2 I), added to the signal and not clipped",
+        "threat": f"||xi||_2 <= epsilon, added to the {plan.space}, in the signals' unit",
+        "noise": f"delta ~ N(0, sigma^2 I), added to the {plan.space} and not clipped",
         "confidence": f"{plan.confidence:g} {held}, over the draws; {count} signals",
         "attack": attack_definition(experiment.config.evaluate.attack),
         "attacked function": f"mean over {plan.attack_draws} draws of the noise"
         if plan.attack_draws
         else "f itself, without noise",
-        "seconds": "of the draws of the last signal",
         "seed": seed,
     }
-
-
-def _median(losses: np.ndarray) -> np.ndarray:
-    """Return the draw in the middle of each signal, `(signals, S) -> (signals,)`."""
-    return np.sort(losses)[:, certify.median_rank(losses.shape[1]) - 1]
 
 
 def _psnr(error: Any) -> Any:
@@ -488,8 +488,8 @@ def _psnr(error: Any) -> Any:
         return -10 * np.log10(error)
 
 
-def _finite(values: np.ndarray, statistic: Callable[[np.ndarray], Any]) -> float | None:
-    return float(statistic(values)) if np.isfinite(values).all() else None
+def _over(values: Sequence[float | None], statistic: Callable[[Any], np.floating]) -> float | None:
+    return None if None in values else float(statistic(values))
 
 
 def _half(std: float | None) -> float | None:

@@ -132,6 +132,33 @@ def load_experiments(
     }
 
 
+def published_experiments(
+    weights: Sequence[str | Path], config: ConfigDict, overrides: Mapping[str, Any]
+) -> dict[str, tuple[Experiment, Params]]:
+    """Build experiments with published weights, by the names of their files.
+
+    Args:
+        weights: files for `unroll.load_published`.
+        config: what is measured, and how.
+        overrides: fields that differ from the config, by dotted name.
+
+    Raises:
+        ValueError: two files have one name, or a file or a field is not accepted.
+        FileNotFoundError: a file is missing.
+    """
+    names = [Path(path).stem for path in weights]
+    if len(set(names)) < len(names):
+        raise ValueError(f"weights must have different names, got {names}")
+    made = {}
+    for name, path in zip(names, weights, strict=True):
+        own = config.copy_and_resolve_references()
+        with own.ignore_type():
+            own.update_from_flattened_dict({**overrides, "network.weights": str(path)})
+        experiment = experiments.build(own)
+        made[name] = (experiment, init_params(experiment.config, experiment.reconstructor))
+    return made
+
+
 def comparable_configs(
     workdirs: Sequence[str | Path], overrides: Mapping[str, Any]
 ) -> dict[str, ConfigDict]:

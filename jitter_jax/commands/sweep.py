@@ -1,9 +1,7 @@
 """Curves of trained runs side by side: the work of `bin/sweep`."""
 
-import json
-import zlib
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial, reduce
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +18,8 @@ from jitter_jax.commands.evaluate import (
     chunk_of,
     evaluate,
     first_examples,
-    write_json,
 )
+from jitter_jax.commands.kept import Kept, Row, fingerprint
 from jitter_jax.commands.runs import load_trained
 from jitter_jax.evaluate.figures import Line, lines_figure, scatter_figure
 from jitter_jax.evaluate.table import Condition, header, spread, write_csv
@@ -32,7 +30,6 @@ from jitter_jax.smoothing import Smoothing
 from jitter_jax.unroll import Reconstructor
 
 Array = jax.Array
-Row = dict[str, Any]
 
 FIGURES = ("epsilon", "acceleration", "iterations", "sigma", "weights")
 LABELS = {
@@ -103,7 +100,7 @@ def sweep_runs(
     _check_grids(figures, grids)
     configs = comparable_configs(workdirs, overrides)
     output = checked_folder(output)
-    kept = _Kept(output / RESULTS_FILE)
+    kept = Kept(output / RESULTS_FILE)
     runs = [
         _Run(name, workdir, config, num_examples, seed, progress=progress)
         for workdir, (name, config) in zip(workdirs, configs.items(), strict=True)
@@ -142,23 +139,6 @@ def _check_grids(figures: Sequence[str], grids: Mapping[str, Sequence[float]]) -
                 raise ValueError(f"{name}={value} is not accepted: 1 or more is expected")
 
 
-class _Kept:
-    """Rows by the settings that they came of, in a file that is written after every one."""
-
-    def __init__(self, path: Path):
-        self._path = path
-        self._parts = json.loads(path.read_text()) if path.exists() else []
-
-    def rows(self, settings: Mapping[str, Any], compute: Callable[[], list[Row]]) -> list[Row]:
-        wanted = json.loads(json.dumps(settings))
-        for part in self._parts:
-            if part["settings"] == wanted:
-                return part["rows"]
-        self._parts.append({"settings": wanted, "rows": compute()})
-        write_json(self._path, self._parts)
-        return self._parts[-1]["rows"]
-
-
 class _Run:
     """A trained run, with what was compiled for it by the number of iterations."""
 
@@ -177,7 +157,7 @@ class _Run:
         self.params = load_trained(workdir).params
         self.settings = {
             "run": name,
-            "fingerprint": _fingerprint(self.config, self.params),
+            "fingerprint": fingerprint(self.config, self.params),
             "num_examples": num_examples,
             "seed": seed,
         }
@@ -216,41 +196,7 @@ class _Run:
         return self._built[num_iterations]
 
 
-# Parts of a config that change no number here: how the weights were trained, which the weights
-# themselves tell, where the data are, which other sets there are, and how much is done at once.
-_WITHOUT_EFFECT = (
-    "seed",
-    "scheme",
-    "pretrain",
-    "optimizer",
-    "train",
-    "data.folder",
-    "data.out_of_distribution",
-    "data.num_train",
-    "data.shifts",
-    "evaluate.attacked",
-    "evaluate.memory_gb",
-    "evaluate.num_draws",
-    "evaluate.on_sphere",
-    "smoothing.chunk",
-    "smoothing.memory_gb",
-    "unroll.remat",
-)
-
-
-def _fingerprint(config: ConfigDict, params: Any) -> str:
-    """Return a number that other weights, or a config of other results, would change."""
-    fields = config.to_dict()
-    for name in _WITHOUT_EFFECT:
-        *parents, last = name.split(".")
-        del reduce(dict.__getitem__, parents, fields)[last]
-    number = zlib.crc32(json.dumps(fields, sort_keys=True).encode())
-    for leaf in jax.tree.leaves(params):
-        number = zlib.crc32(np.asarray(leaf).tobytes(), number)
-    return f"{number:08x}"
-
-
-def _quality(kept: _Kept, run: _Run, figure: str, values: Sequence[float]) -> list[Row]:
+def _quality(kept: Kept, run: _Run, figure: str, values: Sequence[float]) -> list[Row]:
     """Return the rows of a run in a figure of its metrics: one for each value and condition."""
     rows = []
     for value in values:
@@ -301,7 +247,7 @@ def _evaluated(
     return [{name: row[name] for name in ("mean_radius", "num_signals", "metrics")}]
 
 
-def _errors(kept: _Kept, run: _Run, figure: str, values: Sequence[float] | None) -> list[Row]:
+def _errors(kept: Kept, run: _Run, figure: str, values: Sequence[float] | None) -> list[Row]:
     """Return the rows of a run in the figures `sigma` and `weights`."""
     settings = {**run.settings, "figure": figure, "values": values}
     compute = partial(_sigma_rows, run, values) if values else partial(_weight_rows, run)

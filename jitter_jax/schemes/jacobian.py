@@ -1,5 +1,8 @@
 """Jacobian regularisation: the error, and the largest factor by which a change grows."""
 
+import math
+from typing import get_args
+
 from jitter_jax import metrics
 from jitter_jax.analysis import jacobian_norm
 from jitter_jax.attacks.threat import Space
@@ -23,7 +26,7 @@ def jacobian(
 
     Args:
         reconstructor: the reconstruction `H`.
-        weight: `beta`, non-negative.
+        weight: `beta`, finite and non-negative.
         space: `"signal"` takes the Jacobian `J_H A` to the signal, `"measurement"` `J_H` to the
             measurement.
         num_iterations: of the power iteration, at least 1.
@@ -32,13 +35,15 @@ def jacobian(
         `loss(params, batch, key) -> (scalar, aux)`.
 
     Raises:
-        ValueError: an argument is out of range.
+        ValueError: an argument is out of range, or `space` is unknown.
 
     Source: "Certified adversarial defense methods for inverse problems", eq. 4. The public code's
     penalty has no derivative with respect to the parameters, so that it trains like MSE.
     """
-    if not weight >= 0:
-        raise ValueError(f"weight must be non-negative, got {weight}")
+    if not (math.isfinite(weight) and weight >= 0):
+        raise ValueError(f"weight must be finite and non-negative, got {weight}")
+    if space not in get_args(Space):
+        raise ValueError(f"space must be one of {get_args(Space)}, got {space!r}")
     if num_iterations < 1:
         raise ValueError(f"num_iterations must be at least 1, got {num_iterations}")
 

@@ -42,7 +42,7 @@ def smt_adv(
         `loss(params, batch, key) -> (scalar, aux)`.
 
     Raises:
-        ValueError: the reconstructor is smoothed already, or the noise is cut.
+        ValueError: the reconstructor is smoothed already, or noise on the signal is to be cut.
 
     Source: "Certified adversarial defense methods for inverse problems", algorithm 1, whose steps
     are taken along the normalised gradient with respect to `xi`: with the raw gradient, as printed,
@@ -75,6 +75,8 @@ def smt_adv_fresh(
         ValueError: as for `smt_adv`, or an option of the search is out of range.
     """
     smoothed = _smoothed(reconstructor, threat, smoothing)
+    if num_steps < 1:
+        raise ValueError(f"num_steps must be at least 1, got {num_steps}")
     step_size = 2.5 / num_steps if step_size is None else step_size
     one_step = lambda ball: pgd(
         ball, num_steps=1, step_size=step_size, first="given", keep_best=False

@@ -1,5 +1,7 @@
 """Smoothed gradients: the mean error under noise of several levels."""
 
+from typing import get_args
+
 import jax
 import jax.numpy as jnp
 
@@ -9,7 +11,7 @@ from jitter_jax.data.batch import Batch
 from jitter_jax.noise import measured_noise
 from jitter_jax.schemes.lift import LevelLoss, Loss, Params
 from jitter_jax.smoothing import Smoothing, monte_carlo
-from jitter_jax.unroll import Reconstructor, end_to_end
+from jitter_jax.unroll import Reconstructor
 
 Array = jax.Array
 
@@ -36,8 +38,8 @@ def smt_grad(
         `loss(params, batch, key) -> (scalar, aux)`.
 
     Raises:
-        ValueError: `num_levels` is below 1, the reconstructor is smoothed already, or the noise is
-            cut.
+        ValueError: `num_levels` is below 1, `space` is unknown, the reconstructor is smoothed
+            already, or the noise is to be cut.
 
     Source: "Certified adversarial defense methods for inverse problems", algorithm 2.
     """
@@ -77,7 +79,12 @@ def smt_grad_levels(
     """
     if num_levels < 1:
         raise ValueError(f"num_levels must be at least 1, got {num_levels}")
-    end_to_end(reconstructor, smoothing, space)  # refuses what cannot be smoothed
+    if space not in get_args(Space):
+        raise ValueError(f"space must be one of {get_args(Space)}, got {space!r}")
+    if reconstructor.smoothing is not None:
+        raise ValueError("the reconstructor is smoothed already")
+    if smoothing.clamp is not None:
+        raise ValueError(f"clamp must be None, got {smoothing.clamp}")
 
     def loss(
         params: Params, batch: Batch, key: Array, level: Array

@@ -22,6 +22,7 @@ from jitter_jax.unroll.iterate import Jitter as Jitter
 from jitter_jax.unroll.iterate import Remat as Remat
 from jitter_jax.unroll.iterate import unroll as unroll
 from jitter_jax.unroll.proximal import proximal_gradient as proximal_gradient
+from jitter_jax.unroll.published import load_published as load_published
 from jitter_jax.unroll.reconstructor import Network as Network
 from jitter_jax.unroll.reconstructor import Reconstructor as Reconstructor
 from jitter_jax.unroll.reconstructor import from_channels as from_channels

@@ -69,7 +69,8 @@ def half_quadratic_gradient(
         return_trajectory: return all iterates.
 
     Raises:
-        ValueError: as for `gradient_descent`, or `update` is unknown.
+        ValueError: as for `gradient_descent`, `delta` or `eta` has another shape, or `update` is
+            unknown.
 
     Source: Dong et al., "Denoising prior driven deep neural network for image restoration" (2018),
     eq. 9, and its public code for denoising. That code's blur is a trainable convolution whose
@@ -78,6 +79,15 @@ def half_quadratic_gradient(
     check_jitter(key, jitter)
     if update not in get_args(Update):
         raise ValueError(f"update must be one of {get_args(Update)}, got {update!r}")
+    if num_iterations < 1:
+        raise ValueError(f"num_iterations must be at least 1, got {num_iterations}")
+    for name, number in (("delta", delta), ("eta", eta)):
+        shape = jnp.shape(number)
+        if shape not in ((), (num_iterations,)):
+            raise ValueError(
+                f"{name} must be a scalar or have shape ({num_iterations},), one for each of the "
+                f"num_iterations, got shape {shape}"
+            )
     beta = jnp.multiply(delta, eta) if update == "gradient" else 1 - jnp.add(delta, eta)
     each = [
         jnp.broadcast_to(number, (num_iterations,)) if jnp.ndim(number) == 0 else number

@@ -97,10 +97,17 @@ def test_jitter_sees_the_iterate_after_the_data_step():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_iterations": 4}, "leading axis of num_iterations=4"),
+        ({"num_iterations": 4}, r"delta must be a scalar or have shape \(4,\).* got shape \(3,\)"),
+        ({"eta": ETA[:2]}, r"eta must be a scalar or have shape \(3,\).*, got shape \(2,\)"),
+        ({"delta": DELTA[:, None]}, r"delta must be a scalar .* got shape \(3, 1\)"),
+        ({"delta": 0.1, "eta": np.ones((1, 3))}, r"eta must be a scalar .* got shape \(1, 3\)"),
+        ({"delta": DELTA[:1]}, r"delta must be a scalar or .* got shape \(1,\)"),
         ({"update": "deblurring"}, r"one of \('gradient', 'denoising'\), got 'deblurring'"),
         ({"key": jax.random.key(0)}, "key came without jitter"),
-        ({"delta": 0.1, "eta": 0.9, "num_iterations": 0}, "at least 1, got 0"),
+        ({"num_iterations": 0}, "num_iterations must be at least 1, got 0"),
+        ({"delta": 0.1, "eta": 0.9, "num_iterations": 0}, "num_iterations .* at least 1, got 0"),
+        ({"num_iterations": -1}, "num_iterations must be at least 1, got -1"),
+        ({"delta": 0.1, "eta": 0.9, "num_iterations": -1}, "num_iterations .* got -1"),
     ],
 )
 def test_method_refuses(options, message):
@@ -282,7 +289,8 @@ def test_refuses_at_once(options, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_iterations": 4}, "num_iterations=4"),
+        ({"num_iterations": 4}, r"delta must .* shape \(4,\), .* num_iterations, got shape \(3,\)"),
+        ({"num_iterations": -1}, "num_iterations must be at least 1, got -1"),
         ({"probe": lambda value, x: value}, "probe needs .* smoothed"),
         ({"jitter": jitter.absolute(0.1)}, "jitter came without key"),
     ],

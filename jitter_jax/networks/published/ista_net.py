@@ -15,7 +15,7 @@ _PARALLEL = "module."  # what torch puts before the names of a network on severa
 _CONDITION_WIDTH = 32
 
 
-def load_ista_net_pp(path: str | Path) -> tuple[dict[str, int], Params]:
+def load_ista_net_pp(path: str | Path) -> tuple[dict[str, Any], Params]:
     """Reads a published ISTA-Net++, whose state dict has been saved as arrays.
 
     The reconstruction is `unroll.ista_net_pp(**sizes).apply(params, operator, y)`, for images in
@@ -57,7 +57,7 @@ def load_ista_net_pp(path: str | Path) -> tuple[dict[str, int], Params]:
     return sizes, {"network": {"params": convolutions}, "condition": {"params": dense}}
 
 
-def load_ista_net_plus(path: str | Path) -> tuple[dict[str, int | bool], Params]:
+def load_ista_net_plus(path: str | Path) -> tuple[dict[str, Any], Params]:
     """Reads a published ISTA-Net+ or ISTA-Net, whose state dict has been saved as arrays.
 
     The reconstruction is `unroll.ista_net_plus(**sizes).apply(params, operator, y)`, for images in
