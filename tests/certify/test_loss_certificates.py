@@ -145,7 +145,7 @@ def test_the_guarantee_says_what_is_guaranteed(budget, parts):
 
 def test_what_cannot_be_certified_is_refused():
     for certify in (certified_discrepancy, lambda *a, **k: certified_error(*a, X, **k)):
-        with pytest.raises(InfeasibleError, match="num_samples=50 at confidence 0.99"):
+        with pytest.raises(InfeasibleError, match=r"num_samples=50 at confidence 0\.99"):
             certify(f, OPERATOR, Y, budget=budget_of(epsilon=0.28, num_samples=50), key=key())
         with pytest.raises(ValueError, match="chunk must be at least 1, got 0"):
             certify(f, OPERATOR, Y, budget=budget_of(), key=key(), chunk=0)
