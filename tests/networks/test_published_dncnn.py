@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
-from helpers import close, equal, near, normal
+from helpers import equal, near, normal
 
 from jitter_jax.data import Pictures
 from jitter_jax.metrics import psnr
@@ -58,10 +58,10 @@ def plain():
     return network, params, arrays
 
 
-def normed(channels=1):
+def normed():
     """SCICO's form, its parameters and its file."""
     network = Normed()
-    params = filled(network, jnp.zeros((4, 4, channels)))
+    params = filled(network, jnp.zeros((4, 4, 2)))
     weights, arrays = params["params"], {}
     arrays["params/conv_start/kernel"] = weights["Conv_0"]["kernel"]
     arrays["params/conv_end/kernel"] = weights["Conv_4"]["kernel"]
@@ -82,21 +82,17 @@ def test_dncnn_is_read_back(tmp_path):
     np.savez(tmp_path / "net.npz", **arrays)
     found_network, found = load_dncnn(tmp_path / "net.npz")
     assert found_network == network
-    close(found, params)
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(found))
     equal(found, params)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_merged_norms_change_nothing(tmp_path, channels):
-    network, params, arrays = normed(channels)
+def test_merged_norms_change_nothing(tmp_path):
+    network, params, arrays = normed()
     np.savez(tmp_path / "net.npz", **arrays)
     merged, weights = load_scico_dncnn(tmp_path / "net.npz")
     assert merged == PlainDnCNN(depth=5, width=4, circular=True)
-    x = normal(7, 5, 6, channels)
-    near(merged.apply(weights, x), network.apply(params, x), 1e-5)
-    # Its image goes on beyond the border: it may be rolled.
-    rolled = merged.apply(weights, jnp.roll(x, (2, 1), (0, 1)))
-    near(rolled, jnp.roll(merged.apply(weights, x), (2, 1), (0, 1)), 1e-5)
+    x = normal(7, 5, 6, 2)
+    near(jax.jit(merged.apply)(weights, x), jax.jit(network.apply)(params, x), 1e-5)
 
 
 @pytest.mark.parametrize(
@@ -114,8 +110,8 @@ def test_merged_norms_change_nothing(tmp_path, channels):
         ("scico", {"batch_stats/ConvBNBlock_2/BatchNorm_0/var": None}, r"var': \(None, \(4,\)\)"),
         (
             "scico",
-            {"params/conv_end/kernel": np.ones((3, 3, 4, 2))},
-            r"\(\(3, 3, 4, 2\), \(3, 3, 4",
+            {"params/conv_end/kernel": np.ones((3, 3, 4, 1))},
+            r"\(\(3, 3, 4, 1\), \(3, 3, 4, 2\)",
         ),
     ],
 )
@@ -148,10 +144,10 @@ def test_other_files_are_refused(tmp_path, name, message):
 @pytest.mark.parametrize(
     ("file", "load", "sigma", "layers", "count", "expected"),
     [
-        ("dncnn_sigma15", load_dncnn, 15 / 255, 17, 555_137, 0),
-        ("dncnn_sigma25", load_dncnn, 25 / 255, 17, 555_137, 0),
-        ("scico_dncnn6L", load_scico_dncnn, 0.06, 6, 149_632, 0),
-        ("scico_dncnn6M", load_scico_dncnn, 0.1, 6, 149_632, 0),
+        ("dncnn_sigma15", load_dncnn, 15 / 255, 17, 555_137, 32.52),
+        ("dncnn_sigma25", load_dncnn, 25 / 255, 17, 555_137, 30.09),
+        ("scico_dncnn6L", load_scico_dncnn, 0.06, 6, 149_632, 31.30),
+        ("scico_dncnn6M", load_scico_dncnn, 0.1, 6, 149_632, 27.43),
     ],
 )
 def test_published_files(file, load, sigma, layers, count, expected):
