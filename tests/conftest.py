@@ -9,7 +9,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Tests compile more than they compute: the compiler's costly passes are left out.
 os.environ["XLA_FLAGS"] = " ".join(
     [
-        "--xla_backend_optimization_level=1",
+        "--xla_backend_optimization_level=0",
         "--xla_llvm_disable_expensive_passes=true",
         os.environ.get("XLA_FLAGS", ""),
         "--xla_force_host_platform_device_count=8",
