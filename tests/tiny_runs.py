@@ -1,4 +1,4 @@
-"""Runs of multi-coil imaging that take no training: their first parameters, in a run's folder."""
+"""Runs that take no training: their first parameters, in a run's folder."""
 
 from configs import smug_phantom
 from jitter_jax import experiment as experiments
@@ -23,9 +23,9 @@ def tiny_config(where="none"):
     return config
 
 
-def write_run(folder, where="none"):
+def write_run(folder, config):
     """Writes what training leaves before its first step, and returns the folder."""
-    experiment = experiments.build(tiny_config(where))
+    experiment = experiments.build(config)
     train.save_config(folder, experiment.config)
     with train.Checkpoints(folder) as checkpoints:
         checkpoints.save(start(experiment)[0], {})

@@ -19,7 +19,7 @@ UNIT = 3e-5  # the file's, beside the normalised one
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """Smoothed in every step."""
-    return write_run(tmp_path_factory.mktemp("runs") / "smoothed", "step")
+    return write_run(tmp_path_factory.mktemp("runs") / "smoothed", tiny_config("step"))
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ def runs(tmp_path_factory):
     """A plain run and one with a weighted average."""
     folder = tmp_path_factory.mktemp("runs")
     return [
-        write_run(folder / name, where)
+        write_run(folder / name, tiny_config(where))
         for name, where in (("plain", "none"), ("weighted", "weighted_step"))
     ]
 

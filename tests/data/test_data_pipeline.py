@@ -146,7 +146,8 @@ def test_closing_ends_the_threads():
 
 
 PROGRAM = """
-import time
+import signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent may have had it ignored
 from jitter_jax import data
 iterator = data.training_iterator(data.GeneratedSections(64, 0, (64, 64)), 4, 0)
 next(iterator)

@@ -1,84 +1,20 @@
 """Published DnCNNs: read back, their norms merged, refused, and on a known image."""
 
-import os
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import linen as nn
 from helpers import equal, near, normal
+from published_files import dncnn, picture, scico_dncnn, weights
 
-from jitter_jax.data import Pictures
 from jitter_jax.metrics import psnr
 from jitter_jax.networks.published import PlainDnCNN, load_dncnn, load_scico_dncnn
 
-FOLDER = Path(__file__).resolve().parents[3] / "shared"
-WEIGHTS = Path(os.environ.get("JITTER_JAX_WEIGHTS") or FOLDER / "weights")
-DATA = Path(os.environ.get("JITTER_JAX_DATA") or FOLDER / "data")
-
-
-def weights(name):
-    path = WEIGHTS / f"{name}.npz"
-    if not path.exists():
-        pytest.skip(f"no published weights at {path}")
-    return path
-
-
-class Normed(nn.Module):
-    """SCICO's network, its norms where they were: three blocks between two convolutions."""
-
-    @nn.compact
-    def __call__(self, x):
-        convolution = lambda features: nn.Conv(features, (3, 3), padding="CIRCULAR", use_bias=False)
-        h = nn.relu(convolution(4)(x))
-        for _ in range(3):
-            norm = nn.BatchNorm(use_running_average=True, epsilon=1e-5)
-            h = nn.relu(norm(convolution(4)(h)))
-        return x - convolution(x.shape[-1])(h)
-
-
-def filled(network, x):
-    """Parameters with no two entries alike; all positive, as variances have to be."""
-    params = jax.eval_shape(network.init, jax.random.key(0), x)
-    leaves, structure = jax.tree.flatten(params)
-    values = [jnp.abs(normal(i, *leaf.shape)) for i, leaf in enumerate(leaves)]
-    return jax.tree.unflatten(structure, values)
-
-
-def plain():
-    """A network of twelve layers, more than there are digits, and its file."""
-    network = PlainDnCNN(depth=12, width=2)
-    params, arrays = filled(network, jnp.zeros((4, 4, 1))), {}
-    # Not in order: the numbers decide.
-    for layer in reversed(range(12)):
-        own, name = params["params"][f"Conv_{layer}"], f"layers.{2 * layer}.layer{3 * layer}"
-        arrays |= {f"{name}.weight": own["kernel"], f"{name}.bias": own["bias"]}
-    return network, params, arrays
-
-
-def normed():
-    """SCICO's form, its parameters and its file."""
-    network = Normed()
-    params = filled(network, jnp.zeros((4, 4, 2)))
-    weights, arrays = params["params"], {}
-    arrays["params/conv_start/kernel"] = weights["Conv_0"]["kernel"]
-    arrays["params/conv_end/kernel"] = weights["Conv_4"]["kernel"]
-    for block in range(3):
-        name, norm = f"ConvBNBlock_{block}", f"BatchNorm_{block}"
-        arrays[f"params/{name}/Conv_0/kernel"] = weights[f"Conv_{block + 1}"]["kernel"]
-        own = {"params": weights[norm], "batch_stats": params["batch_stats"][norm]}
-        for room, entries in own.items():
-            arrays |= {f"{room}/{name}/BatchNorm_0/{key}": a for key, a in entries.items()}
-    return network, params, arrays
-
-
-FILES = {"plain": (load_dncnn, plain), "scico": (load_scico_dncnn, normed)}
+FILES = {"plain": (load_dncnn, dncnn), "scico": (load_scico_dncnn, scico_dncnn)}
 
 
 def test_dncnn_is_read_back(tmp_path):
-    network, params, arrays = plain()
+    network, params, arrays = dncnn()
     np.savez(tmp_path / "net.npz", **arrays)
     found_network, found = load_dncnn(tmp_path / "net.npz")
     assert found_network == network
@@ -87,7 +23,7 @@ def test_dncnn_is_read_back(tmp_path):
 
 
 def test_merged_norms_change_nothing(tmp_path):
-    network, params, arrays = normed()
+    network, params, arrays = scico_dncnn()
     np.savez(tmp_path / "net.npz", **arrays)
     merged, weights = load_scico_dncnn(tmp_path / "net.npz")
     assert merged == PlainDnCNN(depth=5, width=4, circular=True)
@@ -154,10 +90,7 @@ def test_published_files(file, load, sigma, layers, count, expected):
     network, params = load(path := weights(file))
     assert network.depth == layers
     assert sum(a.size for a in np.load(path).values()) == count
-    pytest.importorskip("PIL", reason="pictures are read with pillow")
-    if not (picture := DATA / "images/set12/01.png").exists():
-        pytest.skip(f"no real data at {picture}")
-    x = Pictures(picture)[0]["signal"]
+    x = picture("images/set12/01.png")
     noise = sigma * np.random.default_rng(0).standard_normal(x.shape)
     estimate = jnp.clip(jax.jit(network.apply)(params, jnp.float32(x + noise)), 0, 1)
     if load is load_dncnn:

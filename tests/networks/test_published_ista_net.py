@@ -1,104 +1,38 @@
 """Published ISTA-Net++, ISTA-Net+ and ISTA-Net: read back, refused, and on known images."""
 
-import os
-from functools import cache, partial
-from pathlib import Path
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import equal, normal
+from helpers import equal
+from published_files import ISTA_NETS, ista_net, picture, weights
 
-from jitter_jax.data import Pictures, load_arrays
+from jitter_jax.data import load_arrays
 from jitter_jax.metrics import psnr
 from jitter_jax.networks.published import load_ista_net_plus, load_ista_net_pp
 from jitter_jax.operators import block_sampling, cartesian_mri, orthonormal_rows
 from jitter_jax.unroll import ista_net_plus, ista_net_pp, real_signals
 
-FOLDER = Path(__file__).resolve().parents[3] / "shared"
-WEIGHTS = Path(os.environ.get("JITTER_JAX_WEIGHTS") or FOLDER / "weights")
-DATA = Path(os.environ.get("JITTER_JAX_DATA") or FOLDER / "data")
-
 SIDE = 33
 # Measured rows at each sampling ratio in per cent.
 ROWS = {10: 109, 50: 545}
-NETS = {
-    "pp": (load_ista_net_pp, ista_net_pp, dict(num_phases=2, width=3, num_blocks=3)),
-    "plus": (load_ista_net_plus, ista_net_plus, dict(num_phases=2, width=3, residual=True)),
-    "plain": (load_ista_net_plus, ista_net_plus, dict(num_phases=2, width=3, residual=False)),
-}
-every_net = pytest.mark.parametrize("name", NETS)
-
-
-def weights(name):
-    path = WEIGHTS / f"{name}.npz"
-    if not path.exists():
-        pytest.skip(f"no published weights at {path}")
-    return path
-
-
-def picture(path):
-    pytest.importorskip("PIL", reason="pictures are read with pillow")
-    if not (DATA / path).exists():
-        pytest.skip(f"no real data at {DATA / path}")
-    return Pictures(DATA / path)[0]["signal"]
+LOADERS = {"pp": load_ista_net_pp, "plus": load_ista_net_plus, "plain": load_ista_net_plus}
+every_net = pytest.mark.parametrize("name", LOADERS)
 
 
 def quality(estimate, x):
     return float(psnr(jnp.clip(estimate, 0, 1), x))
 
 
-@cache
-def parameters(name):
-    """Small parameters with no two entries alike, so that nothing can be taken for another."""
-    _, make, sizes = NETS[name]
-    operator = block_sampling(np.ones((1, 4), np.float32), shape=(2, 2))
-    params = jax.eval_shape(
-        make(**sizes).init, jax.random.key(0), operator, jnp.zeros((1, 1, 1, 1))
-    )
-    leaves, structure = jax.tree.flatten(params)
-    values = [normal(i, *leaf.shape) for i, leaf in enumerate(leaves)]
-    return jax.tree.unflatten(structure, values)
-
-
-def layer_names(name):
-    if name == "pp":
-        blocks = [f"ResidualBlocks.{b}.conv{i}" for b in range(3) for i in (1, 2)]
-        return ["head_conv", *blocks, "tail_conv"]
-    inner = ["conv1_forward", "conv2_forward", "conv1_backward", "conv2_backward"]
-    return inner if name == "plain" else ["conv_D", *inner, "conv_G"]
-
-
-def stored(name, params):
-    """The parameters under the names, and with the axes, of torch."""
-    network, arrays = params["network"]["params"], {}
-    for phase in range(2):
-        for number, layer in enumerate(layer_names(name)):
-            own, key = network[f"Conv_{number}"], f"fcs.{phase}.{layer}"
-            kernel = np.asarray(own["kernel"][phase]).transpose(3, 2, 0, 1)
-            if name == "pp":
-                arrays |= {f"{key}.weight": kernel, f"{key}.bias": own["bias"][phase]}
-            else:
-                arrays[key] = kernel
-        if name != "pp":
-            arrays[f"fcs.{phase}.soft_thr"] = network["threshold"][phase][None]
-            arrays[f"fcs.{phase}.lambda_step"] = params["step_size"][phase][None]
-    for number in range(3) if name == "pp" else ():
-        own, key = params["condition"]["params"][f"Dense_{number}"], f"condition.fc{number + 1}"
-        arrays |= {f"{key}.weight": np.asarray(own["kernel"]).T, f"{key}.bias": own["bias"]}
-    return arrays
-
-
 @pytest.mark.parametrize("prefix", ["", "module."])
 @every_net
 def test_networks_are_read_back(tmp_path, name, prefix):
-    load, _, sizes = NETS[name]
-    params = parameters(name)
-    arrays = {f"{prefix}{key}": array for key, array in stored(name, params).items()}
-    np.savez(tmp_path / "net.npz", **arrays)
-    found_sizes, found = load(tmp_path / "net.npz")
-    assert found_sizes == sizes
+    _, params, arrays = ista_net(name)
+    np.savez(tmp_path / "net.npz", **{f"{prefix}{key}": array for key, array in arrays.items()})
+    found_sizes, found = LOADERS[name](tmp_path / "net.npz")
+    assert found_sizes == ISTA_NETS[name][1]
     assert jax.tree.structure(found) == jax.tree.structure(params)
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(found))
     equal(found, params)
@@ -126,10 +60,10 @@ def test_networks_are_read_back(tmp_path, name, prefix):
     ],
 )
 def test_other_arrays_are_refused(tmp_path, name, changes, message):
-    arrays = stored(name, parameters(name)) | changes
+    arrays = ista_net(name)[-1] | changes
     np.savez(tmp_path / "other.npz", **{k: a for k, a in arrays.items() if a is not None})
     with pytest.raises(ValueError, match=message):
-        NETS[name][0](tmp_path / "other.npz")
+        LOADERS[name](tmp_path / "other.npz")
 
 
 @pytest.mark.parametrize(
@@ -140,7 +74,7 @@ def test_other_arrays_are_refused(tmp_path, name, changes, message):
     ],
 )
 def test_other_files_are_refused(tmp_path, name, message):
-    load = NETS[name][0]
+    load = LOADERS[name]
     np.savez(tmp_path / "other.npz", a=np.ones(3))
     with pytest.raises(ValueError, match=message):
         load(tmp_path / "other.npz")

@@ -1,33 +1,21 @@
 """Published weights: what they reconstruct, what an attack does to that, what is refused."""
 
-import os
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import close, normal
+from published_files import DATA, modl, weights
 
 from jitter_jax.attacks import Threat, pgd, reconstruction_error
 from jitter_jax.metrics import psnr
-from jitter_jax.networks import MoDLCNN
 from jitter_jax.networks.published import load_modl
 from jitter_jax.operators import centred_fft2, sense
-from jitter_jax.solvers import conjugate_gradients, regularised_normal
-from jitter_jax.unroll import half_quadratic, scalar, unrolled
+from jitter_jax.unroll import load_published
 
-FOLDER = Path(__file__).resolve().parents[3] / "shared"
-WEIGHTS = Path(os.environ.get("JITTER_JAX_WEIGHTS") or FOLDER / "weights")
-IMAGES = Path(os.environ.get("JITTER_JAX_DATA") or FOLDER / "data") / "mri/brain_complex_s1.npz"
-
-
-def weights(num_iterations):
-    path = WEIGHTS / f"modl_brain_k{num_iterations}.npz"
-    if not path.exists():
-        pytest.skip(f"no published weights at {path}")
-    return path
+IMAGES = DATA / "mri/brain_complex_s1.npz"
 
 
 @pytest.fixture(scope="module")
@@ -65,20 +53,10 @@ def density(profile):
     return np.minimum(1, low * profile)
 
 
-def from_zero(operator, b, regularisation, start):
-    """The data step of the public code."""
-    return conjugate_gradients(regularised_normal(operator, regularisation), b)
-
-
-def modl(num_iterations):
-    network, params, regularisation = load_modl(weights(num_iterations))
-    method = unrolled(
-        partial(half_quadratic, solve=from_zero),
-        network,
-        {"regularisation": scalar.fixed(float(regularisation))},
-        num_iterations=num_iterations,
-    )
-    return partial(method.apply, {"network": params})
+def modl_of(num_iterations):
+    path = weights(f"modl_brain_k{num_iterations}")
+    method = load_published(path, num_iterations=num_iterations)
+    return partial(method.apply, method.init(jax.random.key(0), None, None))
 
 
 def complex_psnr(estimate, x):
@@ -108,7 +86,7 @@ def test_the_problem_is_the_known_one(brain):
 )
 def test_modl_reaches_its_numbers(brain, num_iterations, expected):
     x, mask, maps, y = brain
-    reconstruct = partial(modl(num_iterations), sense(mask, maps))
+    reconstruct = partial(modl_of(num_iterations), sense(mask, maps))
     estimates = jax.jit(lambda y: jax.lax.map(reconstruct, y))(y)
     np.testing.assert_allclose(psnrs(estimates, x), expected, atol=0.02)
 
@@ -118,7 +96,7 @@ def test_an_attack_harms_modl_more_than_noise(brain):
     x, mask, maps = (a[96:160, 84:148] for a in (brain[0][0], *brain[1:3]))
     operator = sense(mask, maps)
     y = operator.forward(x)
-    reconstruct = partial(modl(1), operator)
+    reconstruct = partial(modl_of(1), operator)
     ball = Threat(0.02, norm="linf", unit="relative").ball_at(operator, x, y)
 
     @jax.jit
@@ -135,34 +113,9 @@ def test_an_attack_harms_modl_more_than_noise(brain):
     assert clean - 1 > noisy and noisy - 3 > attacked, (clean, noisy, attacked)
 
 
-def stored(network, params, regularisation=0.05):
-    """The parameters under the names of the checkpoint."""
-    arrays = {"Wts/lam1": np.float32(regularisation)}
-    for layer in range(network.depth):
-        name, norm = f"Wts/Layer{layer + 1}", f"BatchNorm_{layer}"
-        arrays |= {
-            f"{name}/W": params["params"][f"Conv_{layer}"]["kernel"],
-            f"{name}/BN/gamma": params["params"][norm]["scale"],
-            f"{name}/BN/beta": params["params"][norm]["bias"],
-            f"{name}/BN/moving_mean": params["batch_stats"][norm]["mean"],
-            f"{name}/BN/moving_variance": params["batch_stats"][norm]["var"],
-        }
-    return arrays
-
-
-@pytest.fixture(scope="module")
-def small():
-    network = MoDLCNN(depth=3, width=4)
-    params = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((4, 4, 2)))
-    # No two entries alike, so that nothing can be taken for another thing.
-    leaves, structure = jax.tree.flatten(params)
-    values = [jnp.abs(normal(i, *leaf.shape)) for i, leaf in enumerate(leaves)]
-    return network, jax.tree.unflatten(structure, values)
-
-
-def test_modl_is_read_back(tmp_path, small):
-    network, params = small
-    np.savez(tmp_path / "modl.npz", **stored(network, params))
+def test_modl_is_read_back(tmp_path):
+    network, params, arrays = modl()
+    np.savez(tmp_path / "modl.npz", **arrays)
     loaded, found, regularisation = load_modl(tmp_path / "modl.npz")
     assert loaded == network
     close(found, params)
@@ -179,8 +132,8 @@ def test_modl_is_read_back(tmp_path, small):
         ({"Wts/lam1": np.float32(np.nan)}, "'Wts/lam1' has 1 of 1 values that are NaN"),
     ],
 )
-def test_other_arrays_are_refused(tmp_path, small, changes, message):
-    arrays = {k: a for k, a in (stored(*small) | changes).items() if a is not None}
+def test_other_arrays_are_refused(tmp_path, changes, message):
+    arrays = {k: a for k, a in (modl()[-1] | changes).items() if a is not None}
     np.savez(tmp_path / "other.npz", **arrays)
     with pytest.raises(ValueError, match=message):
         load_modl(tmp_path / "other.npz")
