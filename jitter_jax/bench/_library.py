@@ -6,14 +6,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
-from jitter_jax import attacks
+from jitter_jax import attacks, certify
 from jitter_jax import experiment as experiments
 from jitter_jax.attacks.search import value_and_ascent
 from jitter_jax.bench.cases import EPSILON, STEP_SIZE, Case, Plain, Work
 from jitter_jax.commands.runs import start
+from jitter_jax.data.batch import Batch
 from jitter_jax.data.pipeline import evaluation_batches
+from jitter_jax.metrics import mse
 
 
 def make_work(case: Case, problem: str, config: Plain) -> Work:
@@ -34,6 +37,8 @@ def make_work(case: Case, problem: str, config: Plain) -> Work:
 
         return Work(run, parameters, **costs)
     measured = experiment.measure(raw, "train")
+    if case.certifies:
+        return _certificate(case, experiment, state.params, measured, parameters)
     # Not at zero, where the projection has nothing to do.
     arguments = (state.params, measured, 0.04 * jnp.roll(measured.measurement, 1, axis=1))
     one = _pgd_step(experiment) if case.kind == "pgd" else _inference(experiment)
@@ -64,6 +69,45 @@ def _inference(experiment: Any):
     return lambda params, x, y, operator, key, delta: experiment.reconstructor.apply(
         params, operator, y
     )
+
+
+def _certificate(
+    case: Case, experiment: Any, params: Any, measured: Batch, parameters: int
+) -> Work:
+    """Certify the batch in one program, or draw by draw, as a loop in Python would."""
+    num_samples, chunk = (experiment.config.smoothing[name] for name in ("num_samples", "chunk"))
+    # The work does not hang on what is certified.
+    budget = certify.Budget(0.0, 0.1, num_samples=num_samples, confidence=0.5, pixel_range=None)
+
+    def certified(params, x, y, operator, key):
+        del x
+        f = lambda y: experiment.reconstructor.apply(params, operator, y)
+        certificate = certify.certified_discrepancy(
+            f, operator, y, budget=budget, key=key, chunk=chunk
+        )
+        return certificate.bound
+
+    def one_draw(params, x, y, operator, key, number):
+        del x
+        f = lambda y: experiment.reconstructor.apply(params, operator, y)
+        drawn = certify.draw(f, operator, y, sigma=budget.sigma, key=key, number=number)
+        return mse(drawn, f(y))
+
+    key = jax.random.key(0)
+    if case.kind == "certificate":
+        batched = jax.jit(lambda params, batch: batch.lift(partial(certified, params), key))
+        compiled, costs = _compile(batched, params, measured)
+        run = lambda: jax.block_until_ready(compiled(params, measured))
+        return Work(run, parameters, **costs)
+    batched = jax.jit(
+        lambda params, batch, numbers: batch.lift(partial(one_draw, params), key, numbers)
+    )
+    numbers = jnp.zeros(len(measured.signal), jnp.int32)
+    compiled, costs = _compile(batched, params, measured, numbers)
+    loop = lambda: np.sort(
+        [np.asarray(compiled(params, measured, numbers + s)) for s in range(num_samples)], axis=0
+    )[budget.rank() - 1]
+    return Work(loop, parameters, **costs)
 
 
 def _compile(function: Any, *arguments: Any) -> tuple[Any, Plain]:

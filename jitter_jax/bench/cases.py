@@ -22,7 +22,7 @@ class Sizes(NamedTuple):
         width: columns of a signal.
         batch: signals in a batch.
         iterations: K.
-        samples: noisy copies that a smoothed step averages over.
+        samples: noisy copies that a smoothed step averages over, or draws of a certificate.
         chunk: copies computed at once; 0 takes all.
     """
 
@@ -43,22 +43,32 @@ class Case(NamedTuple):
     """What is timed.
 
     Attributes:
-        kind: `"train"`, `"pgd"` or `"inference"`.
+        kind: `"train"`, `"pgd"`, `"inference"`, `"certificate"`, or `"loop"`: a certificate by a
+            loop in Python over the draws.
         scheme: of the training step.
-        passes: floating-point operations, in forward passes.
+        passes: floating-point operations, in forward passes; of a certificate those of each draw.
+        draws: whether it takes `Sizes.samples`.
     """
 
     kind: str
     scheme: str
     passes: int
+    draws: bool = False
+
+    @property
+    def certifies(self) -> bool:
+        """Whether every draw is a reconstruction of its own."""
+        return self.kind in ("certificate", "loop")
 
 
 CASES = {
     "train_mse": Case("train", "mse", 3),
     "train_sgd_jitter": Case("train", "sgd_jitter", 3),
-    "train_smug": Case("train", "unrolled_stability", 3),
+    "train_smug": Case("train", "unrolled_stability", 3, draws=True),
     "pgd_step": Case("pgd", "mse", 2),
     "inference": Case("inference", "mse", 1),
+    "certificate": Case("certificate", "mse", 1, draws=True),
+    "certificate_loop": Case("loop", "mse", 1, draws=True),
 }
 OVERHEAD_OF = ("train_mse", "train_sgd_jitter")
 FRAMEWORKS = {"jax": "JAX", "torch": "PyTorch"}
@@ -130,6 +140,27 @@ def _smug_flops(config: Plain) -> float:
     )
 
 
+def _ista_net_pp_flops(config: Plain) -> float:
+    w, blocks = config["network"]["width"], config["network"]["depth"]
+    kernels = [(3, 2, w), *[(3, w, w)] * (2 * blocks), (3, w, 1)]
+    return _flops(kernels, config["data"]["images"]["shape"], config)
+
+
+def _dpdnn_flops(config: Plain) -> float:
+    w, levels = config["network"]["width"], config["network"]["depth"]
+    sides = [config["data"]["images"]["shape"]]
+    for _ in range(levels):
+        sides.append(tuple(-(-side // 2) for side in sides[-1]))
+    of_level = [*[(3, w, w)] * 3, (1, 2 * w, w), *[(3, w, w)] * 4]  # encoder, joint, decoder
+    total = _flops([(3, 1, w), (3, w, 1)], sides[0], config)
+    total -= _flops([(3, w, w)], sides[0], config)  # the first layer is the one above
+    for level in range(levels):
+        total += _flops(of_level, sides[level], config)
+        # Down, and up again, which is computed at the smaller size.
+        total += _flops([(3, w, w)] * 2, sides[level + 1], config)
+    return total + _flops([(3, w, w)], sides[-1], config)
+
+
 def _flops(kernels: Sequence[tuple[int, int, int]], shape: tuple[int, int], config: Plain) -> float:
     """Return the operations of convolutions `(size, inputs, outputs)` in all iterations."""
     pixels = config["train"]["batch_size"] * shape[0] * shape[1]
@@ -139,6 +170,16 @@ def _flops(kernels: Sequence[tuple[int, int, int]], shape: tuple[int, int], conf
         evaluations = config["smoothing"]["num_samples"] * evaluations + 1
     return float(evaluations * flops)
 
+
+_PICTURES = {
+    "data.kind": "textures",
+    "data.noise_std": 15 / 255,
+    "data.normalisation": "none",
+    "unroll.start": "adjoint",
+    "unroll.sees_measurement": False,
+    "optimizer.name": "adam",
+}
+_OF_PICTURES = ("train_mse", "pgd_step", "inference", "certificate", "certificate_loop")
 
 # A problem needs a row here, and one in `_torch_peer.PEERS` if that is among its frameworks.
 PROBLEMS = {
@@ -218,24 +259,57 @@ PROBLEMS = {
         cases=("train_mse", "train_smug", "pgd_step", "inference"),
         frameworks=("jax",),
     ),
+    "ista_net_pp": Problem(
+        {
+            **_PICTURES,
+            "operator.name": "block_sampling",
+            "operator.block": 33,
+            "operator.ratio": 0.1,
+            "operator.train_ratios": (),
+            "network.depth": 2,
+            "network.width": 32,
+            "unroll.method": "ista_net_pp",
+        },
+        Sizes(264, 264, 1, 20, samples=16, chunk=8),
+        "data.images.shape",
+        _ista_net_pp_flops,
+        cases=_OF_PICTURES,
+        frameworks=("jax",),
+    ),
+    "dpdnn": Problem(
+        {
+            **_PICTURES,
+            "operator.name": "identity",
+            "network.name": "dpdnn_unet",
+            "network.depth": 4,
+            "network.width": 64,
+            "unroll.method": "half_quadratic_gradient",
+            "unroll.splitting.form": "denoising",
+        },
+        Sizes(256, 256, 1, 6, samples=16, chunk=8),
+        "data.images.shape",
+        _dpdnn_flops,
+        cases=_OF_PICTURES,
+        frameworks=("jax",),
+    ),
 }
 
 
-def case_sizes(problem: str, sizes: Sizes, scheme: str) -> Sizes:
+def case_sizes(problem: str, sizes: Sizes, case: str) -> Sizes:
     """Return the sizes of one case; None are those that it does not have."""
     sizes = sizes.or_those_of(PROBLEMS[problem].sizes)
-    if scheme != "unrolled_stability":
+    if not CASES[case].draws:
         return sizes._replace(samples=None, chunk=None)
     assert sizes.samples is not None
     return sizes._replace(chunk=min(sizes.chunk or sizes.samples, sizes.samples))
 
 
-def case_config(problem: str, sizes: Sizes, scheme: str, remat: str | None = None) -> Plain:
+def case_config(problem: str, sizes: Sizes, case: str, remat: str | None = None) -> Plain:
     """Return the config of one case, as plain values."""
     config = default_config()
-    sizes = case_sizes(problem, sizes, scheme)
+    sizes, scheme = case_sizes(problem, sizes, case), CASES[case].scheme
     if sizes.samples is not None:
-        config.smoothing.where = "step"
+        config.smoothing.where = "none" if CASES[case].certifies else "step"
         config.smoothing.num_samples, config.smoothing.chunk = sizes.samples, sizes.chunk
     config.update_from_flattened_dict(
         {

@@ -83,23 +83,23 @@ def bench(
     rows, overheads = [], []
     for problem in problems:
         frameworks = [f for f in PROBLEMS[problem].frameworks if f in ("jax", peer)]
-        schemes = {name: CASES[name].scheme for name in cases if name in PROBLEMS[problem].cases}
+        names = [name for name in cases if name in PROBLEMS[problem].cases]
         job = {"problem": problem, "threads": threads}
         jobs = [
             {
                 **job,
                 "framework": framework,
                 "sizes": own._asdict(),
-                "cases": {name: case_config(problem, own, scheme, remat)},
+                "cases": {name: case_config(problem, own, name, remat)},
             }
-            for name, scheme in schemes.items()
-            for own in dict.fromkeys(case_sizes(problem, each, scheme) for each in scaled)
+            for name in names
+            for own in dict.fromkeys(case_sizes(problem, each, name) for each in scaled)
             for framework in frameworks
         ]
         measured = alternate(jobs, repeats, say)
         rows += [table_row(one, measured) for one in measured]
-        if pairs and set(OVERHEAD_OF) <= set(schemes):
-            both = {name: case_config(problem, sizes, schemes[name], remat) for name in OVERHEAD_OF}
+        if pairs and set(OVERHEAD_OF) <= set(names):
+            both = {name: case_config(problem, sizes, name, remat) for name in OVERHEAD_OF}
             jobs = [{**job, "framework": framework, "cases": both} for framework in frameworks]
             overheads += [overhead(one) for one in alternate(jobs, pairs, say)]
     loading = None
@@ -174,8 +174,8 @@ def _scaled(
             f"one of {[*Sizes._fields]}, as in 'samples:1,2,5'"
         )
     scaled = [sizes._replace(**{field: value}) for value in values]
-    timed = [(p, CASES[c].scheme) for p in problems for c in cases if c in PROBLEMS[p].cases]
-    if all(len({case_sizes(p, each, scheme) for each in scaled}) == 1 for p, scheme in timed):
+    timed = [(p, case) for p in problems for case in cases if case in PROBLEMS[p].cases]
+    if all(len({case_sizes(p, each, case) for each in scaled}) == 1 for p, case in timed):
         raise ValueError(f"scale={scale!r} is not accepted: it changes none of the cases")
     return scaled
 

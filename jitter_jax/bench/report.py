@@ -21,7 +21,8 @@ def table_row(measured: Plain, others: Sequence[Plain]) -> Plain:
     ((case, config),) = measured["cases"].items()
     problem, framework = measured["problem"], measured["framework"]
     seconds, cpu_s = _times(measured)
-    gflop = 1e-9 * CASES[case].passes * PROBLEMS[problem].forward_flops(config)
+    draws = measured["sizes"]["samples"] if CASES[case].certifies else 1
+    gflop = 1e-9 * draws * CASES[case].passes * PROBLEMS[problem].forward_flops(config)
     temp_bytes = measured["temp_bytes"][0]
     row = {
         "problem": problem,
@@ -134,12 +135,13 @@ _COLUMNS = (
 )
 _NOTES = (
     "GFLOP/s, of the median, counts convolutions alone: 2 k k inputs outputs pixels forward, a "
-    "training step three times that, a PGD step twice; what is computed again does not count. "
-    "CPU s: median processor time, which other programs disturb less. Cores: that over wall time. "
-    "Peak and import: largest resident memory of the case's process, in all and after its "
-    "imports; the compiler takes its share. Temp: what the compiled program takes beside its "
-    "arguments and results. PyTorch / JAX: median over rounds, above 1 JAX is faster; by CPU: of "
-    "the processor times. Workers wait with OMP_WAIT_POLICY=passive and KMP_BLOCKTIME=0."
+    "training step three times that, a PGD step twice, a certificate as often as it draws; what is"
+    " computed again does not count. CPU s: median processor time, which other programs disturb "
+    "less. Cores: that over wall time. Peak and import: largest resident memory of the case's "
+    "process, in all and after its imports; the compiler takes its share. Temp: what the compiled "
+    "program takes beside its arguments and results. PyTorch / JAX: median over rounds, above 1 "
+    "JAX is faster; by CPU: of the processor times. Workers wait with OMP_WAIT_POLICY=passive and "
+    "KMP_BLOCKTIME=0."
 )
 
 

@@ -19,7 +19,7 @@ from jitter_jax.bench import bench, cases, parent, report
 from jitter_jax.bench._library import make_work
 from jitter_jax.commands.runs import start
 from jitter_jax.metrics import mse
-from jitter_jax.networks import DIDN
+from jitter_jax.networks import DIDN, DPDNNUNet, ISTANetPPPhase
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = cases.Sizes(height=24, width=16, batch=2, iterations=2)
@@ -30,12 +30,12 @@ def run(sizes=SIZES, **options):
     return bench(**{"problems": ["seismic"]} | options, sizes=sizes)
 
 
-def small_config(scheme="mse"):
-    return cases.case_config("seismic", SIZES, scheme)
+def small_config(case="train_mse"):
+    return cases.case_config("seismic", SIZES, case)
 
 
 def job(names=("inference",), framework="jax", **configs):
-    parts = {name: small_config(cases.CASES[name].scheme) for name in names} | configs
+    parts = {name: small_config(name) for name in names} | configs
     rest = {"problem": "seismic", "framework": framework, "threads": 1, "sizes": SIZES._asdict()}
     return {**rest, "cases": parts}
 
@@ -50,36 +50,69 @@ def torch_peer():
 
 def test_flops_are_those_of_the_published_network():
     # 9 (2 * 32 + 32 * 32 + 32 * 32 + 32) + 1 products a pixel.
-    config = cases.case_config("seismic", cases.Sizes(), "mse")
+    config = cases.case_config("seismic", cases.Sizes(), "inference")
     assert cases.PROBLEMS["seismic"].forward_flops(config) == 5 * 2 * 19297 * 2 * 352 * 352
     # 9 (2 * 64 + 6 * 64 * 64 + 64 * 2) products a pixel.
-    config = cases.case_config("mri", cases.Sizes(iterations=3), "mse")
+    config = cases.case_config("mri", cases.Sizes(iterations=3), "inference")
     assert cases.PROBLEMS["mri"].forward_flops(config) == 3 * 2 * 223488 * 256 * 256
+
+
+def products(traced):
+    """Operations of the convolutions in a traced network; those of 1x1 are products of matrices."""
+    flops = 0
+    for equation in traced.eqns:
+        if equation.primitive.name in ("conv_general_dilated", "dot_general"):
+            *kernel, _ = equation.invars[1].aval.shape
+            flops += 2 * np.prod(kernel) * equation.outvars[0].aval.size
+    return flops
 
 
 @pytest.mark.parametrize(("width", "blocks"), [(16, 1), (8, 3)])
 def test_flops_of_smug_are_those_of_the_traced_network(width, blocks):
     network = DIDN(width, blocks, differentiation="plain")
     x = jax.ShapeDtypeStruct((20, 9, 2), jnp.float32)
-    traced = jax.make_jaxpr(network.init_with_output)(jax.random.key(0), x).jaxpr
-    flops = 0
-    for equation in traced.eqns:
-        if equation.primitive.name in ("conv_general_dilated", "dot_general"):  # 3x3 and 1x1
-            *kernel, _ = equation.invars[1].aval.shape
-            flops += 2 * np.prod(kernel) * equation.outvars[0].aval.size
+    flops = products(jax.make_jaxpr(network.init_with_output)(jax.random.key(0), x).jaxpr)
     sizes = cases.Sizes(height=20, width=9, batch=3, iterations=2, samples=5)
-    for scheme, evaluations in (("mse", 2), ("unrolled_stability", 2 * 5 + 1)):
-        config = cases.case_config("smug", sizes, scheme)
+    for case, evaluations in (("inference", 2), ("train_smug", 2 * 5 + 1)):
+        config = cases.case_config("smug", sizes, case)
         config["network"].update({"width": width, "depth": blocks})
         found = cases.PROBLEMS["smug"].forward_flops(config)
         assert found == 3 * evaluations * flops > 0
 
 
-def test_smug_differs_from_its_vanilla_by_scheme_and_smoothing_alone():
-    def config(scheme, **sizes):
-        return cases.case_config("smug", cases.Sizes(**sizes), scheme)
+@pytest.mark.parametrize(
+    ("problem", "depth", "network"),
+    [
+        ("ista_net_pp", 2, lambda width, depth: ISTANetPPPhase(width, depth, "plain")),
+        ("dpdnn", 3, lambda width, depth: DPDNNUNet(width, depth, "plain")),
+    ],
+)
+def test_flops_of_pictures_are_those_of_the_traced_network(problem, depth, network):
+    x, level = jnp.zeros((20, 9, 1)), [jnp.float32(0.1)] * (problem == "ista_net_pp")
+    traced = jax.make_jaxpr(network(8, depth).init_with_output)(jax.random.key(0), x, *level).jaxpr
+    sizes = cases.Sizes(height=20, width=9, batch=3, iterations=2)
+    config = cases.case_config(problem, sizes, "inference")
+    config["network"].update({"width": 8, "depth": depth})
+    assert cases.PROBLEMS[problem].forward_flops(config) == 3 * 2 * products(traced) > 0
 
-    smug, vanilla = config("unrolled_stability"), config("mse", samples=3)
+
+def test_a_certificate_is_that_of_the_loop():
+    sizes = cases.Sizes(height=16, width=16, batch=2, iterations=1, samples=5, chunk=2)
+    found = []
+    for name in ("certificate", "certificate_loop"):
+        config = cases.case_config("dpdnn", sizes, name)
+        config["network"].update({"width": 2, "depth": 1})
+        work = make_work(cases.CASES[name], "dpdnn", config)
+        found.append(work.run())
+    assert found[0].shape == (2,) and np.all(np.asarray(found[0]) > 0)
+    np.testing.assert_allclose(*found, rtol=1e-5)
+
+
+def test_smug_differs_from_its_vanilla_by_scheme_and_smoothing_alone():
+    def config(case, **sizes):
+        return cases.case_config("smug", cases.Sizes(**sizes), case)
+
+    smug, vanilla = config("train_smug"), config("train_mse", samples=3)
     assert (smug["smoothing"]["where"], vanilla["smoothing"]["where"]) == ("step", "none")
     assert smug["smoothing"]["num_samples"] == smug["smoothing"]["chunk"] == 10  # all at once
     assert smug["network"]["name"] == "didn" and smug["data"]["coils"]["num"] == 4
@@ -87,7 +120,7 @@ def test_smug_differs_from_its_vanilla_by_scheme_and_smoothing_alone():
         assert smug.pop(part) != vanilla.pop(part)
     assert smug == vanilla
     for chunk, expected in ((0, 7), (3, 3), (20, 7)):
-        smoothing = config("unrolled_stability", samples=7, chunk=chunk)["smoothing"]
+        smoothing = config("train_smug", samples=7, chunk=chunk)["smoothing"]
         assert (smoothing["num_samples"], smoothing["chunk"]) == (7, expected)
 
 
@@ -194,7 +227,7 @@ def test_the_loader_is_measured(tmp_path, capsys):
 @pytest.mark.parametrize("name", ["train_sgd_jitter", "pgd_step"])
 def test_the_other_cases_run_again_and_again(name):
     case = cases.CASES[name]
-    work = make_work(case, "seismic", small_config(case.scheme))
+    work = make_work(case, "seismic", small_config(name))
     assert work.compile_s > 0
     for _ in range(3):
         work.run()
@@ -318,7 +351,7 @@ def test_the_peer_computes_the_library_s_mri():
     import torch
 
     sizes = cases.Sizes(height=24, width=20, batch=1, iterations=2)
-    config = cases.case_config("mri", sizes, "mse")
+    config = cases.case_config("mri", sizes, "inference")
     config["network"].update({"width": 8, "depth": 3})
     experiment = experiments.build(ConfigDict(config))
     params, peer = start(experiment)[0].params, peers.mri(config)
@@ -377,8 +410,8 @@ def test_the_peer_takes_the_same_attack_step():
 
 def test_the_peer_trains():
     peers = torch_peer()
-    for scheme in ("mse", "sgd_jitter"):
-        config = small_config(scheme)
+    for case in ("train_mse", "train_sgd_jitter"):
+        config = small_config(case)
         step = peers.training(peers.seismic(config), config)
         losses = [step() for _ in range(15)]
         assert np.isfinite(losses).all() and losses[-1] < losses[0]
