@@ -28,7 +28,7 @@ class CentreCertificate(NamedTuple):
         ||centre(y + A xi) - centre(y)||_2 <= bound
 
     with the budget's confidence over the draws of both, less `0.45^candidates` for the chance that
-    no candidate was near.
+    no candidate was near. Just above the fewest draws that can certify anything it abstains often.
 
     Attributes:
         centre: the smoothed reconstruction: the candidate nearest to half of the draws.

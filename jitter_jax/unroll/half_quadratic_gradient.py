@@ -13,6 +13,7 @@ from jitter_jax.unroll.iterate import (
     Remat,
     check_jitter,
     data_gradient,
+    own_values,
     starting_point,
     take_learned_step,
     unroll,
@@ -82,12 +83,7 @@ def half_quadratic_gradient(
     if num_iterations < 1:
         raise ValueError(f"num_iterations must be at least 1, got {num_iterations}")
     for name, number in (("delta", delta), ("eta", eta)):
-        shape = jnp.shape(number)
-        if shape not in ((), (num_iterations,)):
-            raise ValueError(
-                f"{name} must be a scalar or have shape ({num_iterations},), one for each of the "
-                f"num_iterations, got shape {shape}"
-            )
+        own_values(name, number, num_iterations)  # refuses another shape
     beta = jnp.multiply(delta, eta) if update == "gradient" else 1 - jnp.add(delta, eta)
     each = [
         jnp.broadcast_to(number, (num_iterations,)) if jnp.ndim(number) == 0 else number

@@ -107,19 +107,24 @@ def starting_point(
     return operator.adjoint(y) if back_projection is None else back_projection
 
 
-def own_step_sizes(step_size: ArrayLike, num_iterations: int) -> ArrayLike | None:
-    """Returns the step sizes that each iteration has for itself, or None for one of them all.
+def own_values(name: str, number: ArrayLike, num_iterations: int) -> ArrayLike | None:
+    """Returns the numbers that each iteration has for itself, or None for one of them all.
+
+    Args:
+        name: of the argument, for the message.
+        number: a scalar, or one for each iteration.
+        num_iterations: `K`.
 
     Raises:
-        ValueError: `step_size` is neither a scalar nor of shape `(num_iterations,)`.
+        ValueError: `number` is neither a scalar nor of shape `(num_iterations,)`.
     """
-    shape = jnp.shape(step_size)
+    shape = jnp.shape(number)
     if shape not in ((), (num_iterations,)):
         raise ValueError(
-            f"step_size must be a scalar or have shape ({num_iterations},), one for each of the "
+            f"{name} must be a scalar or have shape ({num_iterations},), one for each of the "
             f"num_iterations, got shape {shape}"
         )
-    return step_size if shape else None
+    return number if shape else None
 
 
 def take_learned_step(
