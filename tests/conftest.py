@@ -1,19 +1,26 @@
 """Strict JAX for all tests: eight fake devices, no implicit broadcasting, no key used twice."""
 
+import importlib.metadata
 import os
 import tempfile
 
 # Before the first import of JAX, which reads both. Tests that want an accelerator name it in
 # JAX_PLATFORMS.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Tests compile more than they compute: the compiler's costly passes are left out.
-os.environ["XLA_FLAGS"] = " ".join(
-    [
-        "--xla_backend_optimization_level=0",
-        "--xla_llvm_disable_expensive_passes=true",
-        os.environ.get("XLA_FLAGS", ""),
-        "--xla_force_host_platform_device_count=8",
-    ]
+# Tests compile more than they compute: the compiler's costly passes are left out. Its flags come
+# and go with its version, and an unknown one would end the process.
+if importlib.metadata.version("jaxlib").startswith("0.10."):
+    os.environ["XLA_FLAGS"] = " ".join(
+        [
+            "--xla_backend_optimization_level=0",
+            "--xla_llvm_disable_expensive_passes=true",
+            "--xla_cpu_use_fusion_emitters=false",
+            "--xla_cpu_parallel_codegen_split_count=1",
+            os.environ.get("XLA_FLAGS", ""),
+        ]
+    )
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )
 
 # A program that another test, process or worker has compiled is read back.
