@@ -595,8 +595,16 @@ def _check_examples(experiment: Experiment) -> None:
         x = experiment.measure(examples, name).signal[0]
         return [metric.function(x, x) for metric in experiment.metrics.values()]
 
+    patch = experiment.config.data.augment.patch
     for name, source in experiment.sources.items():
         examples = next(evaluation_batches(source, 1))
+        if name == "train" and patch:
+            given = examples["signal"].shape[1:3]
+            if len(patch) != 2 or any(not 1 <= p <= n for p, n in zip(patch, given, strict=True)):
+                raise ValueError(
+                    f"data.augment.patch={patch} is not accepted: (height, width) of at most "
+                    f"{given}, the size of the training pictures, is expected"
+                )
         if needs_volumes and not {"volume", "volume_peak"} <= set(examples):
             raise ValueError(
                 "metrics.full_scale='volume' and metrics.per='volume' are not accepted: the "
