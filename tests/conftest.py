@@ -16,6 +16,8 @@ if importlib.metadata.version("jaxlib").startswith("0.10."):
             "--xla_llvm_disable_expensive_passes=true",
             "--xla_cpu_use_fusion_emitters=false",
             "--xla_cpu_parallel_codegen_split_count=1",
+            # There is a worker a core in any case.
+            "--xla_cpu_multi_thread_eigen=false",
             os.environ.get("XLA_FLAGS", ""),
         ]
     )

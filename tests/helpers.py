@@ -94,3 +94,15 @@ def check_gradient(function, *args, seed=0):
         expected = (along(_STEP) - along(-_STEP)) / (2 * _STEP)
         assert abs(expected) > 1e-3, "the direction tells nothing"
         np.testing.assert_allclose(sum(jax.tree.leaves(products)), expected, rtol=FINITE_DIFFERENCE)
+
+
+class Pointwise:
+    """A learned step without a library."""
+
+    @staticmethod
+    def init(key, x):
+        return jax.random.normal(key, (x.shape[-1], x.shape[-1])) / 2
+
+    @staticmethod
+    def apply(params, x):
+        return jnp.tanh(x @ params)

@@ -147,3 +147,12 @@ def _layer_names(name):
         return ["head_conv", *blocks, "tail_conv"]
     inner = ["conv1_forward", "conv2_forward", "conv1_backward", "conv2_backward"]
     return inner if name == "plain" else ["conv_D", *inner, "conv_G"]
+
+
+def refuses_other_files(load, folder, message):
+    """Asserts that a loader says what is wrong with a file of something else, and with none."""
+    np.savez(folder / "other.npz", a=np.ones(3))
+    with pytest.raises(ValueError, match=message):
+        load(folder / "other.npz")
+    with pytest.raises(FileNotFoundError, match="nothing"):
+        load(folder / "nothing.npz")

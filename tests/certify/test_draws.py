@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import close, counted, equal, near, normal
+from helpers import Pointwise, close, counted, equal, near, normal
 
 from jitter_jax.certify import Budget, certified_discrepancy, draw, freeze, median_rank, statistics
 from jitter_jax.operators import cartesian_mri, dense, identity, inpainting
@@ -133,18 +133,6 @@ def test_one_program_certifies_many_images():
     traced = len(calls)
     bounds = [float(bound(normal(seed, 4), key(seed))) for seed in range(1, 5)]
     assert len(calls) == traced and len(set(bounds)) == 4
-
-
-class Pointwise:
-    """A learned step without a library."""
-
-    @staticmethod
-    def init(key, x):
-        return jax.random.normal(key, (x.shape[-1], x.shape[-1])) / 2
-
-    @staticmethod
-    def apply(params, x):
-        return jnp.tanh(x @ params)
 
 
 def test_a_frozen_reconstructor_is_one_function():

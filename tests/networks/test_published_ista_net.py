@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import equal
-from published_files import ISTA_NETS, ista_net, picture, weights
+from published_files import ISTA_NETS, ista_net, picture, refuses_other_files, weights
 
 from jitter_jax.data import load_arrays
 from jitter_jax.metrics import psnr
@@ -74,12 +74,7 @@ def test_other_arrays_are_refused(tmp_path, name, changes, message):
     ],
 )
 def test_other_files_are_refused(tmp_path, name, message):
-    load = LOADERS[name]
-    np.savez(tmp_path / "other.npz", a=np.ones(3))
-    with pytest.raises(ValueError, match=message):
-        load(tmp_path / "other.npz")
-    with pytest.raises(FileNotFoundError, match="nothing"):
-        load(tmp_path / "nothing.npz")
+    refuses_other_files(LOADERS[name], tmp_path, message)
 
 
 @pytest.mark.parametrize(

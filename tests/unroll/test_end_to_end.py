@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import TOLERANCE, close, near, normal
+from helpers import TOLERANCE, Pointwise, close, near, normal
 
 from jitter_jax.operators import cartesian_mri
 from jitter_jax.smoothing import Smoothing
@@ -16,18 +16,6 @@ READINGS = ("back_projection", "start", "measurement")
 OPERATOR = cartesian_mri(np.random.default_rng(0).uniform(size=SHAPE[:2]) < 0.6)
 Y = OPERATOR.forward(normal(1, *SHAPE, dtype="complex64"))
 SMOOTHING = Smoothing(0.3, 4, chunk=3)
-
-
-class Pointwise:
-    """A learned step without a library."""
-
-    @staticmethod
-    def init(key, x):
-        return jax.random.normal(key, (x.shape[-1], x.shape[-1])) / 2
-
-    @staticmethod
-    def apply(params, x):
-        return jnp.tanh(x @ params)
 
 
 BARE = unrolled(gradient_descent, Pointwise, {"step_size": scalar.fixed(ETA)}, num_iterations=3)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import TOLERANCE, near, normal
+from helpers import TOLERANCE, Pointwise, near, normal
 
 from jitter_jax.noise import measured_noise, normal_like
 from jitter_jax.operators import cartesian_mri, dense, identity, inpainting
@@ -62,18 +62,6 @@ def test_is_the_measurement_of_noise_on_the_signal(dtype):
 def test_refuses_another_space():
     with pytest.raises(ValueError, match="space must be 'signal' or 'measurement', got 'start'"):
         measured_noise(key(), identity(), jnp.zeros(3), "start")
-
-
-class Pointwise:
-    """A learned step without a library."""
-
-    @staticmethod
-    def init(key, x):
-        return jax.random.normal(key, (x.shape[-1], x.shape[-1])) / 2
-
-    @staticmethod
-    def apply(params, x):
-        return jnp.tanh(x @ params)
 
 
 BARE = unrolled(gradient_descent, Pointwise, {"step_size": scalar.fixed(0.4)}, num_iterations=2)
