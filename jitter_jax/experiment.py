@@ -15,7 +15,7 @@ from jitter_jax import attacks, networks, operators, schemes, unroll
 from jitter_jax.config import check_fields
 from jitter_jax.data.augment import augment
 from jitter_jax.data.measure import Measure, OperatorFactory, make_measure, operator_of
-from jitter_jax.data.pipeline import Source, evaluation_batches
+from jitter_jax.data.pipeline import Example, Source, evaluation_batches
 from jitter_jax.data.sources import IMAGE_KINDS, PICTURE_KINDS, make_sources
 from jitter_jax.evaluate.evaluator import Evaluator
 from jitter_jax.evaluate.table import make_evaluators, standard_conditions
@@ -581,6 +581,17 @@ def _raw_loss(scheme: schemes.Loss, measure: Measure, redraw: Redraw, data: Conf
     return loss
 
 
+def _check_patch(patch: tuple[int, ...], examples: Example) -> None:
+    sides = examples["signal"].shape[1:3]
+    if patch and (
+        len(patch) != 2 or not all(1 <= p <= n for p, n in zip(patch, sides, strict=True))
+    ):
+        raise ValueError(
+            f"data.augment.patch={patch} is not accepted: (height, width) of at most {sides}, the "
+            "size of the training pictures, is expected"
+        )
+
+
 def _check_examples(experiment: Experiment) -> None:
     """Read one example of every set and follow its shape to the metrics."""
     standard_conditions(
@@ -595,16 +606,10 @@ def _check_examples(experiment: Experiment) -> None:
         x = experiment.measure(examples, name).signal[0]
         return [metric.function(x, x) for metric in experiment.metrics.values()]
 
-    patch = experiment.config.data.augment.patch
     for name, source in experiment.sources.items():
         examples = next(evaluation_batches(source, 1))
-        if name == "train" and patch:
-            given = examples["signal"].shape[1:3]
-            if len(patch) != 2 or any(not 1 <= p <= n for p, n in zip(patch, given, strict=True)):
-                raise ValueError(
-                    f"data.augment.patch={patch} is not accepted: (height, width) of at most "
-                    f"{given}, the size of the training pictures, is expected"
-                )
+        if name == "train":
+            _check_patch(experiment.config.data.augment.patch, examples)
         if needs_volumes and not {"volume", "volume_peak"} <= set(examples):
             raise ValueError(
                 "metrics.full_scale='volume' and metrics.per='volume' are not accepted: the "

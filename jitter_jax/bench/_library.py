@@ -87,11 +87,11 @@ def _certificate(
         )
         return certificate.bound
 
-    def one_draw(params, x, y, operator, key, number):
+    def one_draw(params, x, y, operator, key, number, reference):
         del x
         f = lambda y: experiment.reconstructor.apply(params, operator, y)
         drawn = certify.draw(f, operator, y, sigma=budget.sigma, key=key, number=number)
-        return mse(drawn, f(y))
+        return mse(drawn, reference)
 
     key = jax.random.key(0)
     if case.kind == "certificate":
@@ -99,14 +99,22 @@ def _certificate(
         compiled, costs = _compile(batched, params, measured)
         run = lambda: jax.block_until_ready(compiled(params, measured))
         return Work(run, parameters, **costs)
-    batched = jax.jit(
-        lambda params, batch, numbers: batch.lift(partial(one_draw, params), key, numbers)
+    reconstruct = jax.jit(
+        lambda params, batch: batch.lift(
+            lambda x, y, operator, key: experiment.reconstructor.apply(params, operator, y), key
+        )
     )
+    draw = jax.jit(lambda params, batch, *more: batch.lift(partial(one_draw, params), key, *more))
     numbers = jnp.zeros(len(measured.signal), jnp.int32)
-    compiled, costs = _compile(batched, params, measured, numbers)
-    loop = lambda: np.sort(
-        [np.asarray(compiled(params, measured, numbers + s)) for s in range(num_samples)], axis=0
-    )[budget.rank() - 1]
+    draw, costs = _compile(draw, params, measured, numbers, reconstruct(params, measured))
+
+    def loop():
+        reference = reconstruct(params, measured)
+        losses = [
+            np.asarray(draw(params, measured, numbers + s, reference)) for s in range(num_samples)
+        ]
+        return np.sort(losses, axis=0)[budget.rank() - 1]
+
     return Work(loop, parameters, **costs)
 
 

@@ -151,14 +151,14 @@ def _dpdnn_flops(config: Plain) -> float:
     sides = [config["data"]["images"]["shape"]]
     for _ in range(levels):
         sides.append(tuple(-(-side // 2) for side in sides[-1]))
-    of_level = [*[(3, w, w)] * 3, (1, 2 * w, w), *[(3, w, w)] * 4]  # encoder, joint, decoder
-    total = _flops([(3, 1, w), (3, w, 1)], sides[0], config)
-    total -= _flops([(3, w, w)], sides[0], config)  # the first layer is the one above
+    total = _flops([(3, w, 1)], sides[0], config) + _flops([(3, w, w)], sides[-1], config)
     for level in range(levels):
+        first = (3, w if level else 1, w)
+        of_level = [first, *[(3, w, w)] * 2, (1, 2 * w, w), *[(3, w, w)] * 4]
         total += _flops(of_level, sides[level], config)
         # Down, and up again, which is computed at the smaller size.
         total += _flops([(3, w, w)] * 2, sides[level + 1], config)
-    return total + _flops([(3, w, w)], sides[-1], config)
+    return total
 
 
 def _flops(kernels: Sequence[tuple[int, int, int]], shape: tuple[int, int], config: Plain) -> float:
@@ -171,15 +171,26 @@ def _flops(kernels: Sequence[tuple[int, int, int]], shape: tuple[int, int], conf
     return float(evaluations * flops)
 
 
-_PICTURES = {
-    "data.kind": "textures",
-    "data.noise_std": 15 / 255,
-    "data.normalisation": "none",
-    "unroll.start": "adjoint",
-    "unroll.sees_measurement": False,
-    "optimizer.name": "adam",
-}
-_OF_PICTURES = ("train_mse", "pgd_step", "inference", "certificate", "certificate_loop")
+def _of_pictures(
+    settings: Mapping[str, Any], sizes: Sizes, forward_flops: Callable[[Plain], float]
+) -> Problem:
+    common = {
+        "data.kind": "textures",
+        "data.noise_std": 15 / 255,
+        "data.normalisation": "none",
+        "unroll.start": "adjoint",
+        "unroll.sees_measurement": False,
+        "optimizer.name": "adam",
+    }
+    return Problem(
+        {**common, **settings},
+        sizes,
+        "data.images.shape",
+        forward_flops,
+        cases=("train_mse", "pgd_step", "inference", "certificate", "certificate_loop"),
+        frameworks=("jax",),
+    )
+
 
 # A problem needs a row here, and one in `_torch_peer.PEERS` if that is among its frameworks.
 PROBLEMS = {
@@ -259,9 +270,8 @@ PROBLEMS = {
         cases=("train_mse", "train_smug", "pgd_step", "inference"),
         frameworks=("jax",),
     ),
-    "ista_net_pp": Problem(
+    "ista_net_pp": _of_pictures(
         {
-            **_PICTURES,
             "operator.name": "block_sampling",
             "operator.block": 33,
             "operator.ratio": 0.1,
@@ -271,14 +281,10 @@ PROBLEMS = {
             "unroll.method": "ista_net_pp",
         },
         Sizes(264, 264, 1, 20, samples=16, chunk=8),
-        "data.images.shape",
         _ista_net_pp_flops,
-        cases=_OF_PICTURES,
-        frameworks=("jax",),
     ),
-    "dpdnn": Problem(
+    "dpdnn": _of_pictures(
         {
-            **_PICTURES,
             "operator.name": "identity",
             "network.name": "dpdnn_unet",
             "network.depth": 4,
@@ -287,10 +293,7 @@ PROBLEMS = {
             "unroll.splitting.form": "denoising",
         },
         Sizes(256, 256, 1, 6, samples=16, chunk=8),
-        "data.images.shape",
         _dpdnn_flops,
-        cases=_OF_PICTURES,
-        frameworks=("jax",),
     ),
 }
 

@@ -46,7 +46,8 @@ def budget_of(**settings):
     return Budget(**(given | settings))
 
 
-@pytest.mark.parametrize(("loss", "space"), [(mse, "signal"), (largest_error, "measurement")])
+@pytest.mark.parametrize("space", ["signal", "measurement"])
+@pytest.mark.parametrize("loss", [mse, largest_error])
 def test_the_bound_is_an_order_statistic_and_the_estimate_its_draw(loss, space):
     budget = budget_of(space=space)
     settings = {"budget": budget, "key": key(), "loss": loss, "chunk": 64}

@@ -46,7 +46,8 @@ def budget_of(**settings):
     return Budget(**(given | settings))
 
 
-@pytest.mark.parametrize(("simultaneous", "space"), [(False, "signal"), (True, "measurement")])
+@pytest.mark.parametrize("space", ["signal", "measurement"])
+@pytest.mark.parametrize("simultaneous", [False, True])
 def test_the_images_are_order_statistics_of_each_pixel(simultaneous, space):
     budget = budget_of(space=space)
     found = certified_pixels(
@@ -75,11 +76,10 @@ def test_all_pixels_at_once_need_wider_images():
     equal(all_at_once.median, each.median)
 
 
-@pytest.mark.parametrize(
-    ("g", "coordinates"), [(f, 0.1), (f, 3), (complex_f, 8)], ids=["one", "three", "eight"]
-)
+@pytest.mark.parametrize("g", [f, complex_f])
+@pytest.mark.parametrize("coordinates", [0.1, 3, 8])
 def test_passes_change_nothing(g, coordinates):
-    # Ten coordinates, twenty of the complex image, in passes that the last does not always fill.
+    # Ten coordinates, or twenty, in passes of one, three (the last is not full) and eight.
     settings = {"budget": budget_of(), "key": key(), "chunk": SAMPLES}
     memory_gb = (coordinates + 0.5) * BYTES / 1e9
     close(

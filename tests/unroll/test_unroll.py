@@ -136,7 +136,9 @@ def test_jitter_of_level_zero_is_no_jitter(name, kind):
         return reconstruct(name, params, operator, y, num_iterations=3, **options)
 
     noisy = jax.vmap(lambda y: run(y, key=jax.random.key(0), jitter=draw), axis_name="batch")
-    close(jax.jit(noisy)(y[None])[0], jax.jit(jax.vmap(run))(y[None])[0])
+    # Operation by operation: two compiled programs may fuse, and so round, differently.
+    with jax.disable_jit():
+        equal(noisy(y[None])[0], jax.vmap(run)(y[None])[0])
 
 
 @every_method
