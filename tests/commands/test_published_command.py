@@ -22,10 +22,11 @@ SIZES = {"a.png": (33, 20), "b.png": (24, 33)}
 def folders(tmp_path_factory):
     """Weights and data of four of the cases."""
     weights, data = tmp_path_factory.mktemp("weights"), tmp_path_factory.mktemp("data")
-    small = lambda arrays: {name: 0.3 * np.asarray(array) for name, array in arrays.items()}
-    np.savez(weights / "dncnn_sigma15.npz", **small(dncnn()[-1]))
-    np.savez(weights / "ista_net_plus_mri10.npz", **small(ista_net("plus")[-1]))
-    np.savez(weights / "ista_net_pp_ord100.npz", **small(ista_net("pp")[-1]))
+    small = lambda arrays, by: {name: by * np.asarray(array) for name, array in arrays.items()}
+    np.savez(weights / "dncnn_sigma15.npz", **small(dncnn()[-1], 0.3))
+    np.savez(weights / "ista_net_plus_mri10.npz", **small(ista_net("plus")[-1], 0.3))
+    # Of this one the estimates stay in 0 to 1: what an attack adds is not cut off.
+    np.savez(weights / "ista_net_pp_ord100.npz", **small(ista_net("pp")[-1], 0.05))
     rng = np.random.default_rng(0)
     np.savez(weights / "mri_masks.npz", mask_10=(rng.random((8, 8)) < 0.5).astype(np.uint8))
     for folder in ("set11", "set12"):
@@ -84,7 +85,7 @@ def test_both_attacks(folders, tmp_path, monkeypatch):
     assert [row["published"] for row in rows] == [27.78, 26.21, 24.72]
     assert clean["pgd"] == clean["published_attack"]
     for name in ("pgd", "published_attack"):
-        assert clean[name] > max(near[name], far[name])
+        assert clean[name] > near[name] > far[name]
     assert (tmp_path / "published_attack.png").stat().st_size > 1000
     with (tmp_path / "published_attack.csv").open() as file:
         assert [float(line["pgd"]) for line in csv.DictReader(file)] == [r["pgd"] for r in rows]
