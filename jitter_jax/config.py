@@ -39,7 +39,8 @@ def default_config() -> ConfigDict:
                 # seismic_cnn, dncnn, unet, didn, modl_cnn, dpdnn_unet, mlp
                 "name": "seismic_cnn",
                 # A file of published weights (see `unroll.load_published`), which bring their
-                # network and unroll; of `network` and `unroll` only `remat` is then read.
+                # network and unroll; of `network` and `unroll` only `precision` and `remat` are
+                # then read.
                 "weights": "",
                 "residual": True,  # dncnn, unet, didn, modl_cnn: add the input
                 "width": 16,  # 32 in the public code
@@ -50,6 +51,9 @@ def default_config() -> ConfigDict:
                 # Of seismic_cnn, dncnn, unet, mlp: relu, leaky_relu, leaky_relu_0.2 (fastMRI's
                 # U-Net), elu; twice differentiable: gelu, silu, softplus, tanh.
                 "activation": "relu",
+                # Of the products: default (the device's own: float32 on CPU, TF32 on recent GPUs),
+                # float32, tf32, bfloat16. All outside of networks is float32.
+                "precision": "default",
             },
             "unroll": {
                 # gradient, proximal, half_quadratic, half_quadratic_gradient (DPDNN),
@@ -117,11 +121,18 @@ def default_config() -> ConfigDict:
             "train": {
                 "batch_size": 4,
                 "num_steps": 400,
+                "steps_at_once": 1,  # in one program: where steps are so short that Python counts
                 "average_decay": 0.0,  # of averaged weights; 0 keeps none
                 "log_every": 20,
                 "validate_every": 100,
                 "checkpoint_every": 200,
                 "keep": 2,  # checkpoints
+            },
+            "devices": {  # they change the numbers by rounding alone
+                "parallel": "jit",  # how the training step is compiled: jit, pmap
+                # Over how many devices of all processes batches are spread; 0 takes the most that
+                # divide the batch.
+                "num": 0,
             },
             "metrics": {
                 "names": ("psnr", "ssim"),  # psnr, ssim, mse, nmse, risk

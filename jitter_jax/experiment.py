@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,8 @@ from jitter_jax.data.augment import augment
 from jitter_jax.data.measure import Measure, OperatorFactory, make_measure, operator_of
 from jitter_jax.data.pipeline import Example, Source, evaluation_batches
 from jitter_jax.data.sources import IMAGE_KINDS, PICTURE_KINDS, make_sources
-from jitter_jax.evaluate.evaluator import Evaluator
+from jitter_jax.devices import Devices, choose_devices
+from jitter_jax.evaluate.evaluator import Evaluator, spread_evaluator
 from jitter_jax.evaluate.table import make_evaluators, standard_conditions
 from jitter_jax.keys import subkey
 from jitter_jax.metrics import Metric, make_metrics
@@ -50,6 +51,7 @@ class Experiment(NamedTuple):
         metrics: what is measured of an estimate, by name.
         evaluators: compiled evaluations by the name of their attack.
         threat: what the attacks of the evaluation may do.
+        devices: over which the signals of an evaluation are spread.
         skipped: data files that were left out, each with the reason.
     """
 
@@ -62,6 +64,7 @@ class Experiment(NamedTuple):
     metrics: dict[str, Metric]
     evaluators: dict[str, Evaluator]
     threat: attacks.Threat
+    devices: Devices
     skipped: tuple[tuple[Path, str], ...]
 
 
@@ -150,6 +153,17 @@ def build(
     scheme = make_schemes(
         config, reconstructor, sources["train"], measure, frozen_params=frozen_params
     )[config.scheme.name]
+    devices = _evaluation_devices(config.devices.num, max(len(s) for s in sources.values()))
+    evaluators = make_evaluators(
+        reconstructor,
+        metrics,
+        make_attack(config.evaluate.attack),
+        num_draws=config.evaluate.num_draws,
+        smoothing_draws=config.evaluate.smoothing_draws,
+        on_sphere=config.evaluate.on_sphere,
+        energy_shares=attacks.kspace_energy if config.operator.name in MRI else None,
+        num_iterations=num_iterations,
+    )
     experiment = Experiment(
         config=config,
         operator=operator,
@@ -158,21 +172,26 @@ def build(
         sources=sources,
         measure=jax.jit(measure, static_argnums=1),
         metrics=metrics,
-        evaluators=make_evaluators(
-            reconstructor,
-            metrics,
-            make_attack(config.evaluate.attack),
-            num_draws=config.evaluate.num_draws,
-            smoothing_draws=config.evaluate.smoothing_draws,
-            on_sphere=config.evaluate.on_sphere,
-            energy_shares=attacks.kspace_energy if config.operator.name in MRI else None,
-            num_iterations=num_iterations,
-        ),
+        evaluators={
+            name: spread_evaluator(evaluator, devices) for name, evaluator in evaluators.items()
+        },
         threat=attacks.Threat(**config.evaluate.threat.to_dict()),
+        devices=devices,
         skipped=tuple(skipped),
     )
     _check_examples(experiment)
     return experiment
+
+
+def _evaluation_devices(num: int, most_signals: int) -> Devices:
+    """Return the devices for an evaluation; one that is not needed stays out of it.
+
+    Batches of signals are filled up, so that any number of devices divides them.
+    """
+    if num == 0:
+        processes = jax.process_count()
+        num = min(jax.device_count(), -(-most_signals // processes) * processes)
+    return choose_devices(num, num, name="signals")
 
 
 def _plain(config: ConfigDict, without: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -202,6 +221,7 @@ def make_reconstructor(config: ConfigDict) -> unroll.Reconstructor:
     if config.unroll.method == "ista_net_pp":
         return _ista_net_pp(config)
     signal = signal_type(config)
+    in_precision = partial(networks.in_precision, precision=_precision(config.network))
     parts = 2 if jnp.issubdtype(signal["dtype"], jnp.complexfloating) else 1
     methods: dict[str, Callable[..., Any]] = {
         "gradient": unroll.gradient_descent,
@@ -216,7 +236,7 @@ def make_reconstructor(config: ConfigDict) -> unroll.Reconstructor:
     make = partial(
         unroll.unrolled,
         _one_of("unroll.method", config.unroll.method, methods),
-        make_network(config.network, out_channels=parts * signal["shape"][-1]),
+        in_precision(make_network(config.network, out_channels=parts * signal["shape"][-1])),
         make_scalars(config.unroll),
         num_iterations=config.unroll.num_iterations,
         start=config.unroll.start,
@@ -226,8 +246,8 @@ def make_reconstructor(config: ConfigDict) -> unroll.Reconstructor:
     bare = make()
     encoder = None
     if where == "weighted_step":
-        encoder = networks.WeightEncoder(
-            config.smoothing.weight_depth, config.smoothing.weight_width
+        encoder = in_precision(
+            networks.WeightEncoder(config.smoothing.weight_depth, config.smoothing.weight_width)
         )
     smoothing = make_smoothing(config, bare, encoder)
     if where == "none":
@@ -242,7 +262,12 @@ def make_reconstructor(config: ConfigDict) -> unroll.Reconstructor:
     return make(smoothing=smoothing, weight_network=encoder)
 
 
+PRECISIONS = {name: name for name in get_args(networks.Precision)}
 REMATS = {"keep_costly": keep_costly, "full": True, "none": False}
+
+
+def _precision(config: ConfigDict) -> networks.Precision:
+    return _one_of("network.precision", config.precision, PRECISIONS)
 
 
 def _published(config: ConfigDict) -> unroll.Reconstructor:
@@ -254,6 +279,7 @@ def _published(config: ConfigDict) -> unroll.Reconstructor:
     return unroll.load_published(
         config.network.weights,
         start_matrix=start_matrix(config.operator),
+        precision=_precision(config.network),
         remat=_one_of("unroll.remat", config.unroll.remat, REMATS),
     )
 
@@ -269,6 +295,7 @@ def _ista_net_pp(config: ConfigDict) -> unroll.Reconstructor:
         num_phases=config.unroll.num_iterations,
         width=config.network.width,
         num_blocks=config.network.depth,
+        precision=_precision(config.network),
         remat=_one_of("unroll.remat", config.unroll.remat, REMATS),
     )
 

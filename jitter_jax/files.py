@@ -1,4 +1,4 @@
-"""Files that are never seen half written."""
+"""Files that are never seen half written, and folders that are where a user said."""
 
 import os
 import threading
@@ -27,3 +27,15 @@ def write_text(path: Path, text: str) -> None:
     """Replaces a text file as `whole_file` does."""
     with whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def checked_folder(path: str | Path, name: str = "output") -> Path:
+    """Returns a path that is a folder, or that one can be made at.
+
+    Raises:
+        ValueError: There is something else; the message calls it `name`.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{name}={str(path)!r} is not accepted: it is not a folder")
+    return path

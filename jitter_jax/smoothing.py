@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 
+from jitter_jax.devices import Devices, spread_vmap
 from jitter_jax.networks.layers import COSTLY_RESULT
 from jitter_jax.noise import normal_like
 
@@ -77,7 +78,12 @@ def check_samples(num_samples: int, chunk: int | None) -> None:
 
 
 def monte_carlo(
-    draw: Callable[[Tree], Tree], key: Tree, *, num_samples: int, chunk: int | None = None
+    draw: Callable[[Tree], Tree],
+    key: Tree,
+    *,
+    num_samples: int,
+    chunk: int | None = None,
+    devices: Devices | None = None,
 ) -> Tree:
     """Returns `mean_s draw(key_s)`, with key `s` the `key` folded with the number `s`.
 
@@ -89,18 +95,26 @@ def monte_carlo(
         key: PRNG key, or a tree of keys, each of which is folded.
         num_samples: at least 1.
         chunk: samples computed at once; None takes all.
+        devices: over which the samples computed at once are spread; the axis `"samples"` then has
+            those of one device.
 
     Raises:
-        ValueError: a count is below 1.
+        ValueError: a count is below 1, or the devices do not divide it.
     """
     check_samples(num_samples, chunk)
+    for name, count in (("num_samples", num_samples), ("chunk", chunk)):
+        if devices is not None and count is not None and count % devices.count:
+            raise ValueError(
+                f"{name} must be a multiple of the number of devices, {devices.count}; got {count}"
+            )
 
     def total(numbers: Array) -> Tree:
         def one(number: Array) -> Tree:
             return draw(jax.tree.map(lambda k: jax.random.fold_in(k, number), key))
 
         return jax.tree.map(
-            lambda values: jnp.sum(values, axis=0), jax.vmap(one, axis_name="samples")(numbers)
+            lambda values: jnp.sum(values, axis=0),
+            spread_vmap(one, devices, axis_name="samples")(numbers),
         )
 
     numbers = jnp.arange(num_samples)
@@ -129,6 +143,7 @@ def smooth(
     *,
     weight: Callable[[Array], Array] | None = None,
     probe: Callable[[Array, Array], Tree] | None = None,
+    devices: Devices | None = None,
 ) -> Callable[[Array, Array], Any]:
     """Returns `(x, key) -> g(x)`, the average of `function` over noisy copies of `x`.
 
@@ -137,6 +152,7 @@ def smooth(
         smoothing: the noise.
         weight: `w`, from a noisy copy to a non-negative scalar; None weighs all alike.
         probe: `(f(x + w), x) -> tree` is averaged as well, without weights.
+        devices: over which the samples computed at once are spread.
 
     Returns:
         A function of `x` and a PRNG key; it returns `g(x)`, or `(g(x), average of the probe)`.
@@ -156,7 +172,11 @@ def smooth(
             return share * value, share, probed
 
         mean, share, probed = monte_carlo(
-            draw, key, num_samples=smoothing.num_samples, chunk=smoothing.chunk
+            draw,
+            key,
+            num_samples=smoothing.num_samples,
+            chunk=smoothing.chunk,
+            devices=devices,
         )
         # Where the samples are recomputed in chunks, keeping their mean saves one pass over them.
         mean = _kept(mean)

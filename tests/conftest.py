@@ -7,17 +7,22 @@ import tempfile
 # Before the first import of JAX, which reads both. Tests that want an accelerator name it in
 # JAX_PLATFORMS.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# All devices of a sum over devices wait for each other, each in a thread of XLA's pool, which has
+# one a core unless it is told otherwise: with fewer threads than devices they wait for ever.
+os.environ.setdefault("NPROC", "64")
 # Tests compile more than they compute: the compiler's costly passes are left out. Its flags come
 # and go with its version, and an unknown one would end the process.
 if importlib.metadata.version("jaxlib").startswith("0.10."):
     os.environ["XLA_FLAGS"] = " ".join(
         [
-            "--xla_backend_optimization_level=0",
+            "--xla_backend_optimization_level=1",
             "--xla_llvm_disable_expensive_passes=true",
             "--xla_cpu_use_fusion_emitters=false",
             "--xla_cpu_parallel_codegen_split_count=1",
             # There is a worker a core in any case.
             "--xla_cpu_multi_thread_eigen=false",
+            # Devices of a busy machine may come late to such a sum.
+            "--xla_cpu_collective_call_terminate_timeout_seconds=300",
             os.environ.get("XLA_FLAGS", ""),
         ]
     )

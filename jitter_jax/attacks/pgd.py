@@ -66,6 +66,7 @@ def pgd(
         raise ValueError(f"step_size must be positive, got {step_size}")
 
     def attack(objective: Objective, start: Array, key: Array) -> tuple[Array, AttackInfo]:
+        @jax.named_scope("attack_step")
         def climb(carry, _):
             delta, best = carry
             value, ascent, nonfinite = value_and_ascent(objective, delta)

@@ -1,126 +1,162 @@
 """The library's side of a case, in a process of its own."""
 
-import time
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from jitter_jax import attacks, certify
+from jitter_jax import attacks, unroll
 from jitter_jax import experiment as experiments
 from jitter_jax.attacks.search import value_and_ascent
-from jitter_jax.bench.cases import EPSILON, STEP_SIZE, Case, Plain, Work
+from jitter_jax.bench import _certificate
+from jitter_jax.bench._jax_device import compile_ahead
+from jitter_jax.bench.cases import CASES, EPSILON, STEP_SIZE, Case, Plain, Work
 from jitter_jax.commands.runs import start
 from jitter_jax.data.batch import Batch
 from jitter_jax.data.pipeline import evaluation_batches
-from jitter_jax.metrics import mse
+from jitter_jax.experiment import Experiment
 
 
-def make_work(case: Case, problem: str, config: Plain) -> Work:
-    """Build and compile what a case runs."""
-    del problem  # its config tells all
+class Prepared(NamedTuple):
+    """What a case runs, before it is compiled.
+
+    Attributes:
+        function: a pure function of arrays.
+        arguments: its arguments.
+        parameters: number of learned parameters.
+    """
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    parameters: int
+
+
+class Problem(NamedTuple):
+    """An experiment before its first step.
+
+    Attributes:
+        experiment: its parts.
+        state: of training.
+        step: of training, pure.
+        raw: a batch from the input pipeline, spread over the devices.
+    """
+
+    experiment: Experiment
+    state: Any
+    step: Callable[..., Any]
+    raw: Any
+
+    @property
+    def parameters(self) -> int:
+        """Number of learned parameters."""
+        return sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
+
+    def measured(self) -> Batch:
+        """Return the batch's measurements."""
+        return self.experiment.measure(self.raw, "train")
+
+
+def build(config: Plain, *, devices: int = 1) -> Problem:
+    """Build the experiment of a case's config.
+
+    Raises:
+        ValueError: there are fewer devices, or they do not divide the batch.
+    """
+    available = jax.devices()
+    if devices > len(available) or config["train"]["batch_size"] % devices:
+        raise ValueError(
+            f"devices={devices} is not accepted with batch={config['train']['batch_size']} on "
+            f"{len(available)} devices: as many or fewer that divide the batch are expected"
+        )
     experiment = experiments.build(ConfigDict(config))
     state, step = start(experiment)
     raw = next(evaluation_batches(experiment.sources["train"], config["train"]["batch_size"]))
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    if case.kind == "train":  # the step of `bin/train`, from the input pipeline's batch
-        train, costs = _compile(step, state, raw)
-
-        def run():
-            nonlocal state  # which the step donates
-            state, metrics = jax.block_until_ready(train(state, raw))
-            if not metrics["finite"]:
-                raise ValueError("the training step gave a loss or a gradient that is not finite")
-
-        return Work(run, parameters, **costs)
-    measured = experiment.measure(raw, "train")
-    if case.certifies:
-        return _certificate(case, experiment, state.params, measured, parameters)
-    # Not at zero, where the projection has nothing to do.
-    arguments = (state.params, measured, 0.04 * jnp.roll(measured.measurement, 1, axis=1))
-    one = _pgd_step(experiment) if case.kind == "pgd" else _inference(experiment)
-    batched = jax.jit(
-        lambda params, batch, delta: batch.lift(partial(one, params), jax.random.key(0), delta)
+    if devices == 1:
+        return Problem(experiment, state, step, jax.device_put(raw))
+    mesh = jax.make_mesh(
+        (devices,), ("batch",), axis_types=(AxisType.Auto,), devices=available[:devices]
     )
-    compiled, costs = _compile(batched, *arguments)
-    return Work(lambda: jax.block_until_ready(compiled(*arguments)), parameters, **costs)
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    spread = NamedSharding(mesh, PartitionSpec("batch"))
+    # A step's state goes back into the next one, so it must come out where it went in.
+    step = jax.jit(step, out_shardings=everywhere, donate_argnums=0)
+    return Problem(experiment, jax.device_put(state, everywhere), step, jax.device_put(raw, spread))
 
 
-def _pgd_step(experiment: Any):
+def prepare(case: Case, problem: Problem) -> Prepared:
+    """Return what a case runs, but for a loop's."""
+    experiment, state, step, raw = problem
+    if case.kind == "train":  # the step of `bin/train`
+        return Prepared(step, (state, raw), problem.parameters)
+    measured, key = problem.measured(), jax.random.key(0)
+    if case.kind == "certificate":
+        certified = _certificate.certify_one(experiment)
+        certify_all = lambda params, batch: batch.lift(partial(certified, params), key)
+        return Prepared(jax.jit(certify_all), (state.params, measured), problem.parameters)
+    one = {"pgd": _pgd_step, "attack": _attack, "inference": _inference}[case.kind](experiment)
+    function = lambda params, batch, delta: batch.lift(partial(one, params), key, delta)
+    # Not at zero, where the projection has nothing to do.
+    delta = 0.04 * jnp.roll(measured.measurement, 1, axis=1)
+    return Prepared(jax.jit(function), (state.params, measured, delta), problem.parameters)
+
+
+def make_work(name: str, job: Plain) -> Work:
+    """Build and compile one of the cases of a job."""
+    case = CASES[name]
+    problem = build(job["cases"][name], devices=job["sizes"]["devices"] or 1)
+    if case.kind == "loop":
+        return _certificate.loop(problem.experiment, problem.state.params, problem.measured())
+    prepared = prepare(case, problem)
+    compiled, costs = compile_ahead(prepared.function, *prepared.arguments)
+    if case.kind != "train":
+        run = lambda: jax.block_until_ready(compiled(*prepared.arguments))
+        return Work(run, prepared.parameters, **costs)
+    state, raw = prepared.arguments
+
+    def train():
+        nonlocal state  # which the step donates
+        state, metrics = jax.block_until_ready(compiled(state, raw))
+        if not metrics["finite"]:
+            raise ValueError("the training step gave a loss or a gradient that is not finite")
+
+    return Work(train, prepared.parameters, **costs)
+
+
+def _pgd_step(experiment: Experiment):
     """What `attacks.pgd` does in one of its steps."""
-    apply = experiment.reconstructor.apply
-    threat = attacks.Threat(EPSILON, unit="relative")
 
     def one(params, x, y, operator, key, delta):
         del key
-        reconstruct = lambda y: apply(params, operator, y)
-        objective = attacks.reconstruction_error(reconstruct, operator, x, y)
-        ball = threat.ball_at(operator, x, y)
+        objective, ball = _threatened(experiment.reconstructor, params, x, y, operator)
         value, ascent = value_and_ascent(objective, delta)[:2]
         return ball.project(delta + STEP_SIZE * ball.radius * ball.steepest(ascent)), value
 
     return one
 
 
-def _inference(experiment: Any):
+def _attack(experiment: Experiment):
+    num_steps = experiment.config.scheme.adversarial.attack.num_steps
+
+    def one(params, x, y, operator, key, delta):
+        objective, ball = _threatened(experiment.reconstructor, params, x, y, operator)
+        attack = attacks.pgd(ball, num_steps=num_steps, step_size=STEP_SIZE, first="given")
+        delta, info = attack(objective, delta, key)
+        return delta, info.value
+
+    return one
+
+
+def _threatened(reconstructor: unroll.Reconstructor, params: Any, x: Any, y: Any, operator: Any):
+    reconstruct = lambda y: reconstructor.apply(params, operator, y)
+    objective = attacks.reconstruction_error(reconstruct, operator, x, y)
+    return objective, attacks.Threat(EPSILON, unit="relative").ball_at(operator, x, y)
+
+
+def _inference(experiment: Experiment):
     return lambda params, x, y, operator, key, delta: experiment.reconstructor.apply(
         params, operator, y
     )
-
-
-def _certificate(
-    case: Case, experiment: Any, params: Any, measured: Batch, parameters: int
-) -> Work:
-    """Certify the batch in one program, or draw by draw, as a loop in Python would."""
-    num_samples, chunk = (experiment.config.smoothing[name] for name in ("num_samples", "chunk"))
-    # The work does not hang on what is certified.
-    budget = certify.Budget(0.0, 0.1, num_samples=num_samples, confidence=0.5, pixel_range=None)
-
-    def certified(params, x, y, operator, key):
-        del x
-        f = lambda y: experiment.reconstructor.apply(params, operator, y)
-        certificate = certify.certified_discrepancy(
-            f, operator, y, budget=budget, key=key, chunk=chunk
-        )
-        return certificate.bound
-
-    def one_draw(params, x, y, operator, key, number, reference):
-        del x
-        f = lambda y: experiment.reconstructor.apply(params, operator, y)
-        drawn = certify.draw(f, operator, y, sigma=budget.sigma, key=key, number=number)
-        return mse(drawn, reference)
-
-    key = jax.random.key(0)
-    if case.kind == "certificate":
-        batched = jax.jit(lambda params, batch: batch.lift(partial(certified, params), key))
-        compiled, costs = _compile(batched, params, measured)
-        run = lambda: jax.block_until_ready(compiled(params, measured))
-        return Work(run, parameters, **costs)
-    reconstruct = jax.jit(
-        lambda params, batch: batch.lift(
-            lambda x, y, operator, key: experiment.reconstructor.apply(params, operator, y), key
-        )
-    )
-    draw = jax.jit(lambda params, batch, *more: batch.lift(partial(one_draw, params), key, *more))
-    numbers = jnp.zeros(len(measured.signal), jnp.int32)
-    draw, costs = _compile(draw, params, measured, numbers, reconstruct(params, measured))
-
-    def loop():
-        reference = reconstruct(params, measured)
-        losses = [
-            np.asarray(draw(params, measured, numbers + s, reference)) for s in range(num_samples)
-        ]
-        return np.sort(losses, axis=0)[budget.rank() - 1]
-
-    return Work(loop, parameters, **costs)
-
-
-def _compile(function: Any, *arguments: Any) -> tuple[Any, Plain]:
-    begin = time.perf_counter()
-    compiled = function.lower(*arguments).compile()
-    seconds = time.perf_counter() - begin
-    temp_bytes = compiled.memory_analysis().temp_size_in_bytes
-    return compiled, {"compile_s": seconds, "temp_bytes": temp_bytes}

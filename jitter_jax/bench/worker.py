@@ -2,17 +2,26 @@
 
 import importlib
 import json
+import math
 import os
 import resource
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from jitter_jax.bench.cases import CASES
+from jitter_jax.bench.cases import Plain, Work
 
-SIDES = {"jax": "jitter_jax.bench._library", "torch": "jitter_jax.bench._torch_peer"}
+# Modules that make the work of a case, and that know the device it runs on.
+SIDES = {
+    "jax": ("_library", "_jax_device"),
+    "torch": ("_torch_peer", "_torch_device"),
+    "torch_compile": ("_torch_peer", "_torch_device"),
+    "peak": ("_peak", "_jax_device"),
+    "agreement": ("_agreement", "_jax_device"),
+}
 _WARM_UPS = 2
+_SHORTEST_S = 0.05  # what takes less is run several times in a row
 
 
 def serve() -> None:
@@ -29,33 +38,62 @@ def serve() -> None:
         print(json.dumps({"error": str(error)}), file=answers, flush=True)
 
 
-def _replies(job: dict[str, Any]):
-    """Yield what is ready, then the times of each run asked for, then the memory."""
-    side = importlib.import_module(SIDES[job["framework"]])
+def _replies(job: Plain) -> Iterator[Plain]:
+    """Yield what is ready, then what each line asks for.
+
+    `run` is for the times of one run of each case, `memory` for the peaks so far, and
+    `trace FOLDER` writes a trace of one run.
+    """
+    side, device = (
+        importlib.import_module(f"jitter_jax.bench.{name}") for name in SIDES[job["framework"]]
+    )
     import_bytes = peak_bytes()
-    cases = job["cases"].items()
-    works = [side.make_work(CASES[name], job["problem"], config) for name, config in cases]
-    for _ in range(_WARM_UPS):
-        for work in works:
-            work.run()
+    works = [side.make_work(name, job) for name in job["cases"]]
+    calls = [_warmed_up(work) for work in works]
+    device.forget_peak()
     yield {
         "import_bytes": import_bytes,
+        "platform": device.platform(),
+        "device": device.device_name(),
         "parameters": works[0].parameters,
         "compile_s": [work.compile_s for work in works],
         "temp_bytes": [work.temp_bytes for work in works],
+        "program_bytes": [work.program_bytes for work in works],
+        "gflop": [work.gflop for work in works],
+        "calls": calls,
     }
     order = list(range(len(works)))
     for line in sys.stdin:
-        if line.strip() == "end":
-            yield {"peak_bytes": peak_bytes()}
-            return
-        seconds, cpu_s = [0.0] * len(works), [0.0] * len(works)
-        for i in order:
-            cpu, begin = time.process_time(), time.perf_counter()
+        asked, _, folder = line.strip().partition(" ")
+        if asked == "memory":
+            yield {"peak_bytes": peak_bytes(), "device_peak_bytes": device.device_peak_bytes()}
+        elif asked == "trace":
+            device.trace(folder, works[0].run)
+            yield {}
+        else:
+            yield _times(works, calls, order)
+            order.reverse()  # which of two comes first alternates
+
+
+def _warmed_up(work: Work) -> int:
+    """Run a case until it is warm, and return how often it runs in one timing."""
+    seconds = math.inf
+    for _ in range(_WARM_UPS):
+        begin = time.perf_counter()
+        work.run()
+        seconds = time.perf_counter() - begin
+    return max(1, math.ceil(_SHORTEST_S / seconds))
+
+
+def _times(works: Sequence[Work], calls: Sequence[int], order: Sequence[int]) -> Plain:
+    seconds, cpu_s = [0.0] * len(works), [0.0] * len(works)
+    for i in order:
+        cpu, begin = time.process_time(), time.perf_counter()
+        for _ in range(calls[i]):
             works[i].run()
-            seconds[i], cpu_s[i] = time.perf_counter() - begin, time.process_time() - cpu
-        order.reverse()  # which of two comes first alternates
-        yield {"seconds": seconds, "cpu_s": cpu_s}
+        seconds[i] = (time.perf_counter() - begin) / calls[i]
+        cpu_s[i] = (time.process_time() - cpu) / calls[i]
+    return {"seconds": seconds, "cpu_s": cpu_s}
 
 
 def peak_bytes() -> int:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jitter_jax.certify.budget import Budget
 from jitter_jax.certify.draws import Reconstruction, median_rank, statistics
+from jitter_jax.devices import Devices
 from jitter_jax.keys import subkey
 from jitter_jax.metrics import risk
 from jitter_jax.operators import LinearOperator
@@ -68,6 +69,7 @@ def certified_centre(
     num_candidates: int = 30,
     num_predict: int = 10_000,
     chunk: int = 32,
+    devices: Devices | None = None,
 ) -> CentreCertificate:
     """Returns the centre-smoothed reconstruction and a bound on its movement under attack.
 
@@ -87,6 +89,7 @@ def certified_centre(
         num_candidates: at least 1.
         num_predict: `n`, drawn twice: to choose the centre, and to test it.
         chunk: draws computed at once.
+        devices: over which the draws of a chunk are spread; their number divides `chunk`.
 
     Raises:
         ValueError: a count is below 1, `num_predict` is so small that all would abstain, or the
@@ -118,6 +121,7 @@ def certified_centre(
             key=subkey(key, purpose),
             statistic=statistic,
             chunk=chunk,
+            devices=devices,
         )
 
     candidates = drawn("candidates", num_candidates, lambda estimate: estimate)

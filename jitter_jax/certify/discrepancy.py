@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 from jitter_jax.certify.budget import Budget
 from jitter_jax.certify.draws import Reconstruction, draw, median_rank, statistics
 from jitter_jax.certify.order_statistics import lower_rank, upper_rank
+from jitter_jax.devices import Devices
 from jitter_jax.metrics import mse
 from jitter_jax.operators import LinearOperator
 
@@ -81,6 +82,7 @@ def certified_discrepancy(
     key: Array,
     loss: Callable[[Array, Array], Array] = mse,
     chunk: int = 32,
+    devices: Devices | None = None,
 ) -> LossCertificate:
     """Returns a bound on how far any attack moves the reconstruction from `z = f(y)`.
 
@@ -99,14 +101,15 @@ def certified_discrepancy(
         key: PRNG key.
         loss: `(estimate, reference) -> scalar`.
         chunk: draws computed at once.
+        devices: over which the draws of a chunk are spread; their number divides `chunk`.
 
     Raises:
-        ValueError: `chunk` is below 1.
+        ValueError: `chunk` is below 1, or the devices do not divide it.
 
     Source: "Certified adversarial defense methods for inverse problems", corollary 3.2 and
     algorithm 3, made sound.
     """
-    return _certify(f, operator, y, f(y), budget, key, loss, chunk)
+    return _certify(f, operator, y, f(y), budget, key, loss, chunk, devices)
 
 
 def certified_error(
@@ -119,6 +122,7 @@ def certified_error(
     key: Array,
     loss: Callable[[Array, Array], Array] = mse,
     chunk: int = 32,
+    devices: Devices | None = None,
 ) -> LossCertificate:
     """Returns a bound on the error to a known truth under any attack.
 
@@ -135,14 +139,15 @@ def certified_error(
         key: PRNG key.
         loss: `(estimate, truth) -> scalar`.
         chunk: draws computed at once.
+        devices: over which the draws of a chunk are spread; their number divides `chunk`.
 
     Raises:
-        ValueError: `chunk` is below 1.
+        ValueError: `chunk` is below 1, or the devices do not divide it.
     """
-    return _certify(f, operator, y, x, budget, key, loss, chunk)
+    return _certify(f, operator, y, x, budget, key, loss, chunk, devices)
 
 
-def _certify(f, operator, y, reference, budget, key, loss, chunk) -> LossCertificate:
+def _certify(f, operator, y, reference, budget, key, loss, chunk, devices) -> LossCertificate:
     losses = statistics(
         f,
         operator,
@@ -152,6 +157,7 @@ def _certify(f, operator, y, reference, budget, key, loss, chunk) -> LossCertifi
         key=key,
         statistic=lambda estimate: loss(estimate, reference),
         chunk=chunk,
+        devices=devices,
     )
     # A loss that is not a number bounds nothing: it counts as the worst.
     losses = jnp.where(jnp.isnan(losses), jnp.inf, losses)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jitter_jax.attacks.threat import Space
+from jitter_jax.devices import Devices, spread_vmap
 from jitter_jax.noise import measured_noise
 from jitter_jax.operators import LinearOperator
 from jitter_jax.unroll.reconstructor import Params, Reconstructor
@@ -80,6 +81,7 @@ def statistics(
     space: Space = "signal",
     statistic: Callable[[Array], Array] = lambda estimate: estimate,
     chunk: int = 32,
+    devices: Devices | None = None,
 ) -> Array:
     """Returns a statistic of every draw, `statistic(f(y + A delta_s))` for `s = 0 ... S - 1`.
 
@@ -93,12 +95,13 @@ def statistics(
         space: where the noise is.
         statistic: what is kept of an estimate, an array.
         chunk: draws computed at once, which bounds the memory; draws do not depend on it.
+        devices: over which the draws of a chunk are spread; their number divides `chunk`.
 
     Returns:
         `(S, ...)`.
 
     Raises:
-        ValueError: a count is below 1.
+        ValueError: a count is below 1, or the devices do not divide `chunk`.
     """
     for name, count in (("num_samples", num_samples), ("chunk", chunk)):
         if count < 1:
@@ -107,7 +110,17 @@ def statistics(
     def one(number: Array) -> Array:
         return statistic(draw(f, operator, y, sigma=sigma, key=key, number=number, space=space))
 
-    return jax.lax.map(one, jnp.arange(num_samples), batch_size=min(chunk, num_samples))
+    if devices is None or devices.count == 1:
+        return jax.lax.map(one, jnp.arange(num_samples), batch_size=min(chunk, num_samples))
+    if chunk % devices.count:
+        raise ValueError(
+            f"chunk must be a multiple of the number of devices, {devices.count}; got {chunk}"
+        )
+    width = min(chunk, devices.at_once(num_samples))
+    # The last chunk is whole, too: a device without draws would only wait.
+    numbers = jnp.arange(-(-num_samples // width) * width).reshape(-1, width)
+    values = jax.lax.map(spread_vmap(one, devices), numbers)
+    return values.reshape(-1, *values.shape[2:])[:num_samples]
 
 
 def median_rank(num_samples: int) -> int:

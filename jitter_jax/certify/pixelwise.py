@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from jitter_jax.certify.budget import Budget, confidence_each
 from jitter_jax.certify.draws import Reconstruction, median_rank, statistics
+from jitter_jax.devices import Devices
 from jitter_jax.operators import LinearOperator
 
 Array = jax.Array
@@ -60,6 +61,7 @@ def certified_pixels(
     simultaneous: bool = False,
     memory_gb: float = 1.0,
     chunk: int = 32,
+    devices: Devices | None = None,
 ) -> PixelCertificate:
     """Returns lower and upper images of the median-smoothed reconstruction under any attack.
 
@@ -78,6 +80,7 @@ def certified_pixels(
         memory_gb: for the draws that are sorted, in units of 10^9 bytes, positive; what `f` itself
             needs comes on top. At least one coordinate is taken in a pass.
         chunk: draws computed at once.
+        devices: over which the draws of a chunk are spread; their number divides `chunk`.
 
     Raises:
         ValueError: `memory_gb` is not positive, `chunk` is below 1, or the samples are too few for
@@ -117,6 +120,7 @@ def certified_pixels(
                 coordinates(estimate), (start,), (width,)
             ),
             chunk=chunk,
+            devices=devices,
         )
         return jnp.sort(values, axis=0)[ranks]
 

@@ -1,6 +1,7 @@
 """Attack trained reconstructors: the work of `bin/attack`."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jitter_jax import experiment as experiments
+from jitter_jax import profiling
 from jitter_jax.attacks import Threat, perturbed
 from jitter_jax.commands.evaluate import (
     KEPT,
+    chunk_of,
     evaluate,
     first_examples,
     list_skipped,
@@ -19,6 +22,7 @@ from jitter_jax.commands.evaluate import (
 )
 from jitter_jax.commands.runs import comparable_configs, load_trained
 from jitter_jax.data.sources import PICTURE_KINDS
+from jitter_jax.devices import is_first_process
 from jitter_jax.evaluate.evaluator import Evaluated
 from jitter_jax.evaluate.figures import (
     Panel,
@@ -30,6 +34,7 @@ from jitter_jax.evaluate.figures import (
 )
 from jitter_jax.evaluate.table import Condition, format_rows, write_csv
 from jitter_jax.experiment import Experiment
+from jitter_jax.files import checked_folder
 
 Results = dict[str, Evaluated]
 
@@ -44,6 +49,7 @@ def attack_runs(
     num_iterations: int | None = None,
     seed: int = 0,
     progress: bool = True,
+    profile: str | Path | None = None,
 ) -> dict[str, Any]:
     """Evaluate runs under one threat, side by side.
 
@@ -58,6 +64,8 @@ def attack_runs(
         num_iterations: K of the reconstructions; that of each run if None.
         seed: of the random draws.
         progress: whether to show progress bars.
+        profile: folder for a trace of each run's attack on the first batch, repeated when
+            everything is compiled.
 
     Returns:
         The report, as written to `attack.json`.
@@ -73,22 +81,36 @@ def attack_runs(
     }
     trained = [load_trained(workdir) for workdir in workdirs]
     output = checked_folder(output)
+    profile = None if profile is None else checked_folder(profile, "profile")
     report: dict[str, Any] = {"runs": []}
     results: dict[str, Results] = {}
     for (name, experiment), (*_, params, step) in zip(runs.items(), trained, strict=True):
-        part, results[name] = evaluate(
+        conditions = conditions_of(experiment, epsilons)
+        chunk = chunk_of(
             experiment,
             params,
-            conditions_of(experiment, epsilons),
+            [condition.test_set for condition in conditions],
             num_examples=num_examples,
             num_iterations=num_iterations,
-            seed=seed,
-            progress=progress,
         )
+        evaluated = partial(
+            evaluate, experiment, params, num_iterations=num_iterations, chunk=chunk, seed=seed
+        )
+        part, results[name] = evaluated(conditions, num_examples=num_examples, progress=progress)
         scheme = experiment.config.scheme.name
-        print(f"\n{name}: {scheme}, step {step}\n{format_rows(part['rows'])}")
-        list_skipped(experiment)
+        if is_first_process():
+            print(f"\n{name}: {scheme}, step {step}\n{format_rows(part['rows'])}")
+            list_skipped(experiment)
         report["runs"].append({"name": name, "scheme": scheme, "step": step, **part})
+        if profile is not None:
+            worst = Condition("worst case", "test", "worst")
+            count = min(chunk, num_examples or chunk)
+            with profiling.trace(profile / name):
+                evaluated([worst], num_examples=count, progress=False)
+            if is_first_process():
+                print(f"attack on {count} signals traced in {profile / name}")
+    if not is_first_process():
+        return report
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / "attack.json", report)
     rows = [{"run": run["name"], **row} for run in report["runs"] for row in run["rows"]]
@@ -105,18 +127,6 @@ def conditions_of(experiment: Experiment, epsilons: Sequence[float]) -> list[Con
         for epsilon in epsilons
     ]
     return run_conditions(experiment) + curve
-
-
-def checked_folder(path: str | Path) -> Path:
-    """Return a path that is a folder, or that one can be made at.
-
-    Raises:
-        ValueError: there is something else.
-    """
-    path = Path(path)
-    if path.exists() and not path.is_dir():
-        raise ValueError(f"output={str(path)!r} is not accepted: it is not a folder")
-    return path
 
 
 def attack_figure(

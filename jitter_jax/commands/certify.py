@@ -12,16 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from jitter_jax import certify
+from jitter_jax import certify, profiling
 from jitter_jax import experiment as experiments
 from jitter_jax.attacks import Threat, expectation, perturbed, reconstruction_error
 from jitter_jax.attacks.threat import Space
-from jitter_jax.commands.attack import checked_folder
 from jitter_jax.commands.evaluate import attack_definition, list_skipped, write_json
 from jitter_jax.commands.kept import Kept, fingerprint
 from jitter_jax.data.part import Part
 from jitter_jax.data.pipeline import evaluation_batches
 from jitter_jax.data.sources import PICTURE_KINDS
+from jitter_jax.devices import choose_devices, fetch, is_first_process
 from jitter_jax.evaluate.figures import (
     Line,
     Panel,
@@ -33,6 +33,7 @@ from jitter_jax.evaluate.figures import (
 )
 from jitter_jax.evaluate.table import spread, write_csv
 from jitter_jax.experiment import Experiment
+from jitter_jax.files import checked_folder
 from jitter_jax.keys import domain_key, subkey
 from jitter_jax.metrics import mse
 from jitter_jax.operators import LinearOperator
@@ -109,6 +110,7 @@ def certify_runs(
     num_examples: int | None = None,
     seed: int = 0,
     progress: bool = True,
+    profile: str | Path | None = None,
 ) -> dict[str, Any]:
     """Certify reconstructors on test signals, side by side.
 
@@ -123,6 +125,8 @@ def certify_runs(
         num_examples: signals of the test set, from its first; all if None.
         seed: of noise and attacks.
         progress: whether to show a progress bar.
+        profile: folder for a trace of each run's first signal, certified again when everything is
+            compiled.
 
     Returns:
         The report, as written to `certify.json`.
@@ -138,13 +142,18 @@ def certify_runs(
     pixel_range = (0.0, 1.0) if first.config.data.kind in PICTURE_KINDS else None
     budgets = plan_budgets(plan, count, pixel_range)
     output = checked_folder(output)
+    profile = None if profile is None else checked_folder(profile, "profile")
     kept = Kept(output / SIGNALS_FILE)
     rows: list[dict[str, Any]] = []
     pictures: list[list[Panel]] = []
     for name, (experiment, params) in runs.items():
         run = _Run(experiment, params, plan, budgets, seed)
         signals = tqdm(
-            run.signals(count), total=count, desc=name, disable=not progress, leave=False
+            run.signals(count),
+            total=count,
+            desc=name,
+            disable=not (progress and is_first_process()),
+            leave=False,
         )
         values = [
             kept.rows(run.settings(number), partial(run.certified, *signal))
@@ -154,12 +163,17 @@ def certify_runs(
             {"run": name, "scheme": experiment.config.scheme.name, **row}
             for row in _rows(budgets, values)
         ]
-        print(f"\n{format_rows(found)}")
-        list_skipped(experiment)
+        if is_first_process():
+            print(f"\n{format_rows(found)}")
+            list_skipped(experiment)
         rows += found
         pictures.append(run.panels())
-    output.mkdir(parents=True, exist_ok=True)
+        if profile is not None:
+            run.trace(profile / name)
     report = {"rows": rows, "definitions": definitions(first, plan, count, seed)}
+    if not is_first_process():
+        return report
+    output.mkdir(parents=True, exist_ok=True)
     write_json(output / "certify.json", report)
     plain = [{key: value for key, value in row.items() if key != "values"} for row in rows]
     write_csv(output / "certify.csv", plain)
@@ -224,15 +238,17 @@ class _Run:
         self._budgets, self._seed = budgets, seed
         self._fingerprint = fingerprint(experiment.config, params)
         self._root, self._frozen = (domain_key(seed, use) for use in ("certify", "frozen"))
+        self._compiled = False
         self._search = experiments.make_attack(experiment.config.evaluate.attack)
+        self._devices = choose_devices(experiment.config.devices.num, plan.chunk, name="chunk")
         self._estimate = jax.jit(lambda operator, y: self._f(operator)(y))
-        self._losses = jax.jit(self._losses_of)
+        self._losses = _fetched(self._losses_of)
         self._attack = jax.jit(self._attack_of)
         whole = {
             budget for budget in budgets.values() if budget and set(plan.certificates) - {"loss"}
         }
-        self._pixels = {budget: jax.jit(self._pixels_of(budget)) for budget in whole}
-        self._centre = {budget: jax.jit(self._centre_of(budget)) for budget in whole}
+        self._pixels = {budget: _fetched(self._pixels_of(budget)) for budget in whole}
+        self._centre = {budget: _fetched(self._centre_of(budget)) for budget in whole}
 
     def settings(self, number: int) -> dict[str, Any]:
         """Return what the numbers of a signal hang on."""
@@ -296,7 +312,17 @@ class _Run:
                 values["certified_discrepancy"] = discrepancies[bound]
                 values |= self._whole_image(budget, operator, x, y, key)
             found.append({name: float(v) if np.isfinite(v) else None for name, v in values.items()})
+        self._compiled = True
         return found
+
+    def trace(self, folder: Path) -> None:
+        """Certify the first signal once more, under a trace."""
+        signal = next(self.signals(1))
+        if not self._compiled:  # all rows were read back
+            self.certified(*signal)
+        with profiling.trace(folder):
+            self.certified(*signal)
+        print(f"certificates of one signal traced in {folder}")
 
     def _f(self, operator: LinearOperator) -> certify.Reconstruction:
         return certify.freeze(
@@ -316,6 +342,7 @@ class _Run:
             statistic=lambda z: jnp.stack([mse(z, x), mse(z, reference)]),
             num_samples=max(self._plan.samples),
             chunk=self._plan.chunk,
+            devices=self._devices,
         )
         return jnp.where(jnp.isnan(losses), jnp.inf, losses)
 
@@ -367,11 +394,18 @@ class _Run:
             key=key,
             simultaneous=self._plan.simultaneous,
             chunk=self._plan.chunk,
+            devices=self._devices,
         )
 
     def _centre_of(self, budget: certify.Budget) -> Callable[..., certify.CentreCertificate]:
         return lambda operator, y, key: certify.certified_centre(
-            self._f(operator), operator, y, budget=budget, key=key, chunk=self._plan.chunk
+            self._f(operator),
+            operator,
+            y,
+            budget=budget,
+            key=key,
+            chunk=self._plan.chunk,
+            devices=self._devices,
         )
 
     def panels(self) -> list[Panel]:
@@ -391,9 +425,17 @@ class _Run:
         ]
         certificate = jax.jit(
             lambda operator, x, y, key: certify.certified_error(
-                self._f(operator), operator, y, x, budget=budget, key=key, chunk=self._plan.chunk
+                self._f(operator),
+                operator,
+                y,
+                x,
+                budget=budget,
+                key=key,
+                chunk=self._plan.chunk,
+                devices=self._devices,
             )
         )(operator, x, y, subkey(key, "clean"))
+        certificate = fetch(certificate)
         for what, loss, image in (
             ("median draw", certificate.median, certificate.median_estimate),
             ("draw of the bound", certificate.bound, certificate.estimate),
@@ -410,6 +452,12 @@ class _Run:
                 Panel(f"width, mean {width.mean():.3f}", width, largest(width), True),
             ]
         return panels
+
+
+def _fetched(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the compiled function, with results of NumPy: those of all devices together."""
+    compiled = jax.jit(function)
+    return lambda *arguments: fetch(compiled(*arguments))
 
 
 def _rows(budgets: Budgets, signals: Sequence[Sequence[Mapping[str, Any]]]) -> Iterator[Any]:

@@ -10,8 +10,9 @@ from ml_collections import ConfigDict
 
 from jitter_jax.data.batch import Batch
 from jitter_jax.data.part import Part
-from jitter_jax.data.pipeline import evaluation_batches
+from jitter_jax.data.pipeline import evaluation_batches, filled_up
 from jitter_jax.data.sources import IMAGE_KINDS
+from jitter_jax.devices import is_first_process
 from jitter_jax.evaluate.evaluator import Evaluated, signals_at_once
 from jitter_jax.evaluate.table import (
     Condition,
@@ -44,8 +45,9 @@ def evaluate_run(
     conditions = run_conditions(experiment)
     report, _ = evaluate(experiment, params, conditions, progress=progress)
     report = {"step": step, **report}
-    write_json(path, report)
-    print(format_rows(report["rows"]))
+    if is_first_process():
+        write_json(path, report)
+        print(format_rows(report["rows"]))
     return report
 
 
@@ -88,7 +90,7 @@ def evaluate(
         )
     rows, results = evaluate_conditions(
         experiment.evaluators,
-        params,
+        experiment.devices.whole(params),
         batches_with_bar(experiment, chunk, num_examples, len(conditions), show=progress),
         conditions,
         experiment.threat,
@@ -108,7 +110,7 @@ def chunk_of(
     num_examples: int | None = None,
     num_iterations: int | None = None,
 ) -> int:
-    """Return how many signals are evaluated at once.
+    """Return how many signals are evaluated at once, on all devices together.
 
     Args:
         experiment: the experiment.
@@ -124,14 +126,16 @@ def chunk_of(
         raise ValueError(f"num_examples={num_examples} is not accepted: at least 1 is expected")
     names = list(test_sets)
     most = max(len(experiment.sources[name]) for name in names)
-    return signals_at_once(
+    devices = experiment.devices
+    on_each = signals_at_once(
         experiment.reconstructor,
         params,
         first_examples(experiment, names[0], 1),
         budget_bytes=experiment.config.evaluate.memory_gb * 1e9,
-        most=min(most, num_examples or most),
+        most=devices.at_once(min(most, num_examples or most)) // devices.count,
         num_iterations=num_iterations,
     )
+    return devices.count * on_each
 
 
 def run_conditions(experiment: Experiment) -> list[Condition]:
@@ -151,17 +155,19 @@ def batches_with_bar(
 ) -> Callable[[str], Iterator[tuple[Batch, int]]]:
     """Return the function that gives a set's measured batches, all of one size.
 
-    The last batch is filled up with its first example: one compiled shape serves all.
+    The last batch is filled up with its first example: one compiled shape serves all. A batch is
+    spread over the experiment's devices.
 
     Args:
         experiment: the experiment.
-        chunk: signals in a batch.
+        chunk: signals in a batch; as many more as its devices need to share it evenly.
         limit: at most this many signals of a set.
         num_conditions: how often the function will be called, for the progress bar.
         show: whether to show the bar.
     """
     from tqdm import tqdm
 
+    chunk = experiment.devices.at_once(chunk)
     row = 0
 
     def batches(name: str) -> Iterator[tuple[Batch, int]]:
@@ -173,13 +179,12 @@ def batches_with_bar(
             evaluation_batches(source, chunk),
             total=-(-len(source) // chunk),
             desc=f"evaluating {row} of {num_conditions}",
-            disable=not show,
+            disable=not (show and is_first_process()),
             leave=False,
         )
         for examples in parts:
             count = len(examples["index"])
-            rows = np.where(np.arange(chunk) < count, np.arange(chunk), 0)
-            filled = {key: values[rows] for key, values in examples.items()}
+            filled = experiment.devices.split(filled_up(examples, chunk))
             yield experiment.measure(filled, name), count
 
     return batches

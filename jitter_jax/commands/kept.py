@@ -12,6 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jitter_jax.commands.evaluate import write_json
+from jitter_jax.devices import is_first_process
 
 Row = dict[str, Any]
 
@@ -30,7 +31,8 @@ class Kept:
             if part["settings"] == wanted:
                 return part["rows"]
         self._parts.append({"settings": wanted, "rows": compute()})
-        write_json(self._path, self._parts)
+        if is_first_process():
+            write_json(self._path, self._parts)
         return self._parts[-1]["rows"]
 
 
@@ -43,6 +45,7 @@ _WITHOUT_EFFECT = (
     "pretrain",
     "optimizer",
     "train",
+    "devices",
     "data.folder",
     "data.out_of_distribution",
     "data.num_train",

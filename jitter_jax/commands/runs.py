@@ -1,6 +1,6 @@
 """Runs: their first state, and what is read back from their folders."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,27 +26,48 @@ def init_params(config: ConfigDict, reconstructor: Reconstructor) -> Params:
     return reconstructor.init(domain_key(config.seed, "weights"), operator, operator.forward(x))
 
 
-def start(
-    experiment: Experiment, *, network: Params = None
-) -> tuple[train.TrainState, train.step.Step]:
-    """Return the state before the first step, and the compiled step.
+def first_state(experiment: Experiment, *, network: Params = None) -> train.TrainState:
+    """Return the state before the first step.
 
     Args:
         experiment: the experiment.
         network: parameters that the learned step starts from; drawn by the run's seed if None.
     """
     config = experiment.config
-    levels = experiments.levels_of(config.scheme)
-    num_steps = config.train.num_steps * (levels or 1)
-    optimizer = train.make_optimizer(num_steps=num_steps, **config.optimizer.to_dict())
-    decay = config.train.average_decay or None
     params = init_params(config, experiment.reconstructor)
     if network is not None:
         params = {**params, "network": network}
-    key = domain_key(config.seed, "training")
-    state = train.init_state(params, optimizer, key, average_decay=decay)
-    step = train.make_step(experiment.loss, optimizer, average_decay=decay, num_levels=levels)
-    return state, jax.jit(step, donate_argnums=0)
+    return train.init_state(
+        params,
+        _optimizer(config),
+        domain_key(config.seed, "training"),
+        average_decay=config.train.average_decay or None,
+    )
+
+
+def step_of(experiment: Experiment, reduce: Callable[[Any], Any] | None = None) -> train.step.Step:
+    """Return the step, not compiled; `reduce` averages over devices, as in `train.make_step`."""
+    config = experiment.config
+    return train.make_step(
+        experiment.loss,
+        _optimizer(config),
+        average_decay=config.train.average_decay or None,
+        num_levels=experiments.levels_of(config.scheme),
+        reduce=reduce,
+    )
+
+
+def start(
+    experiment: Experiment, *, network: Params = None
+) -> tuple[train.TrainState, train.step.Step]:
+    """Return the state before the first step, and the step compiled for a single device."""
+    step = jax.jit(step_of(experiment), donate_argnums=0)
+    return first_state(experiment, network=network), step
+
+
+def _optimizer(config: ConfigDict) -> Any:
+    num_steps = config.train.num_steps * (experiments.levels_of(config.scheme) or 1)
+    return train.make_optimizer(num_steps=num_steps, **config.optimizer.to_dict())
 
 
 class Trained(NamedTuple):
@@ -174,6 +195,8 @@ def comparable_configs(
     names = [Path(workdir).name for workdir in workdirs]
     if len(set(names)) < len(names):
         raise ValueError(f"workdirs must have different names, got {names}")
+    # A run that was trained on eight devices may be judged on a machine that has one.
+    overrides = {"devices.num": 0, **overrides}
     configs = [load_config(workdir, overrides) for workdir in workdirs]
     _check_comparable(names, configs)
     return dict(zip(names, configs, strict=True))

@@ -12,7 +12,6 @@ from ml_collections import ConfigDict
 
 from jitter_jax import experiment as experiments
 from jitter_jax.attacks import Threat, perturbed
-from jitter_jax.commands.attack import checked_folder, comparable_configs
 from jitter_jax.commands.evaluate import (
     batches_with_bar,
     chunk_of,
@@ -20,10 +19,11 @@ from jitter_jax.commands.evaluate import (
     first_examples,
 )
 from jitter_jax.commands.kept import Kept, Row, fingerprint
-from jitter_jax.commands.runs import load_trained
+from jitter_jax.commands.runs import comparable_configs, load_trained
 from jitter_jax.evaluate.figures import Line, lines_figure, scatter_figure
 from jitter_jax.evaluate.table import Condition, header, spread, write_csv
 from jitter_jax.experiment import Experiment
+from jitter_jax.files import checked_folder
 from jitter_jax.keys import domain_key, subkey
 from jitter_jax.metrics import mse
 from jitter_jax.smoothing import Smoothing

@@ -1,6 +1,8 @@
 """Train one reconstructor and judge it: the work of `bin/train`."""
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +11,19 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jitter_jax import experiment as experiments
-from jitter_jax import train
+from jitter_jax import profiling, train
 from jitter_jax.commands.evaluate import evaluate_run, first_examples, list_skipped
-from jitter_jax.commands.runs import init_params, load_config, load_network, start
+from jitter_jax.commands.runs import (
+    first_state,
+    init_params,
+    load_config,
+    load_network,
+    step_of,
+)
 from jitter_jax.config import default_config
-from jitter_jax.data.pipeline import evaluation_batches, training_iterator
+from jitter_jax.data.pipeline import evaluation_batches, filled_up, training_iterator
 from jitter_jax.data.sources import PICTURE_KINDS
+from jitter_jax.devices import SPLIT, WHOLE, Devices, choose_devices, fetch, is_first_process
 from jitter_jax.evaluate.figures import (
     Panel,
     largest,
@@ -24,14 +33,18 @@ from jitter_jax.evaluate.figures import (
     visible_title,
 )
 from jitter_jax.experiment import Experiment
+from jitter_jax.files import checked_folder
 from jitter_jax.metrics import mse, values_per
 
-# What may differ when a stopped run is continued: it changes no number of the training.
+# What may differ when a stopped run is continued: it changes no number of the training, but by
+# rounding where sums are taken in another order.
 MAY_CHANGE = (
     "train.log_every",
     "train.validate_every",
     "train.checkpoint_every",
     "train.keep",
+    "train.steps_at_once",
+    "devices",
     "evaluate",
     "data.folder",
     "pretrain.workdir",
@@ -40,7 +53,11 @@ EVALUATION_FILE = "evaluation.json"
 
 
 def train_and_evaluate(
-    config: ConfigDict, workdir: str | Path, *, progress: bool = True
+    config: ConfigDict,
+    workdir: str | Path,
+    *,
+    progress: bool = True,
+    profile: str | Path | None = None,
 ) -> dict[str, Any]:
     """Train as the config says, continuing what is in the folder, then evaluate.
 
@@ -54,6 +71,7 @@ def train_and_evaluate(
         config: the experiment.
         workdir: the run's folder; made if need be.
         progress: whether to show progress bars.
+        profile: folder for a trace of a few steps of training, taken when they are compiled.
 
     Returns:
         The evaluation, as written to `evaluation.json`.
@@ -64,21 +82,27 @@ def train_and_evaluate(
         SystemExit: a signal stopped the run, which was saved.
     """
     workdir = Path(workdir)
-    experiment, state = train_only(config, workdir, progress=progress)
-    params = train.eval_params(state)
+    experiment, state = train_only(config, workdir, progress=progress, profile=profile)
+    params = fetch(train.eval_params(state))
     report = evaluate_run(
         experiment, params, int(state.step), workdir / EVALUATION_FILE, progress=progress
     )
-    list_skipped(experiment)
-    train.curves_figure(workdir / train.METRICS_FILE, workdir / "curves.png")
-    examples_figure(experiment, params, workdir / "examples.png")
+    if is_first_process():
+        list_skipped(experiment)
+        train.curves_figure(workdir / train.METRICS_FILE, workdir / "curves.png")
+        examples_figure(experiment, params, workdir / "examples.png")
     return report
 
 
 def train_only(
-    config: ConfigDict, workdir: Path, *, progress: bool = True
+    config: ConfigDict,
+    workdir: Path,
+    *,
+    progress: bool = True,
+    profile: str | Path | None = None,
 ) -> tuple[Experiment, train.TrainState]:
     """Train as the config says, in both stages if it has two; see `train_and_evaluate`."""
+    profile = None if profile is None else checked_folder(profile, "profile")
     config = experiments.resolve(config)
     frozen = config.scheme.unrolled_stability.frozen
     taken = frozen and config.scheme.name == "unrolled_stability"
@@ -91,30 +115,74 @@ def train_only(
     train.check_config(workdir, config, may_change=may_change)
     options = {
         name: config.train[name]
-        for name in ("num_steps", "log_every", "validate_every", "checkpoint_every", "keep")
+        for name in (
+            *("num_steps", "log_every", "validate_every", "checkpoint_every"),
+            *("keep", "steps_at_once"),
+        )
     }
     train.check_loop_options(**options)
+    devices = training_devices(config)
+    parallel = train.parallel_step(
+        partial(step_of, experiment),
+        devices,
+        parallel=config.devices.parallel,
+        num_steps=config.train.steps_at_once,
+    )
     network = None
     if config.pretrain.num_steps and not train.has_checkpoint(workdir):
         # Refuses now what would stop the second stage after the first.
         jax.eval_shape(lambda: init_params(config, experiment.reconstructor))
         network = pretrained_network(config, workdir, progress=progress)
-    state, step = start(experiment, network=network)
-    batches = training_iterator(experiment.sources["train"], config.train.batch_size, config.seed)
-    train.save_config(workdir, config)
-    (workdir / EVALUATION_FILE).unlink(missing_ok=True)  # it is of an earlier step
-    with batches, train.stop_on_signals() as stop:
+    batches = training_iterator(
+        experiment.sources["train"],
+        config.train.batch_size,
+        config.seed,
+        shard=(jax.process_index(), jax.process_count()),
+    )
+    state = parallel.put_state(first_state(experiment, network=network))
+    if is_first_process():
+        train.save_config(workdir, config)
+        (workdir / EVALUATION_FILE).unlink(missing_ok=True)  # it is of an earlier step
+    traced = None if profile is None else profiling.TracedSteps(parallel.step, profile)
+    with batches, traced or nullcontext(), train.stop_on_signals() as stop:
         state = train.fit(
             state,
-            step,
-            batches,
+            traced or parallel.step,
+            train.Feed(batches, parallel.put_batches, steps_at_once=config.train.steps_at_once),
             workdir=workdir,
-            validate=make_validate(experiment),
+            validate=make_validate(experiment, devices),
             stop=stop,
             progress=progress,
             **options,
         )
+    if traced is not None:
+        print(f"{traced.traced} steps traced in {profile}")
     return experiment, state
+
+
+def training_devices(config: ConfigDict) -> Devices:
+    """Return the devices that batches are spread over, and print how many if there is a choice.
+
+    Raises:
+        ValueError: `devices.num` is not accepted with this batch, or with the jitter.
+    """
+    num = config.devices.num
+    of_batch = config.scheme.jitter.kind == "repo" and config.scheme.name.endswith("gd_jitter")
+    if of_batch and num == 0:
+        num = jax.process_count()
+    devices = choose_devices(num, config.train.batch_size, name="train.batch_size")
+    if of_batch and devices.count > 1:
+        raise ValueError(
+            "scheme.jitter.kind='repo' is not accepted on several devices: it scales by the "
+            "largest entry of the batch, and each device has a part of it; devices.num=1 is "
+            "expected"
+        )
+    if jax.device_count() > 1 and is_first_process():
+        each = config.train.batch_size // devices.count
+        print(
+            f"{devices.count} of {jax.device_count()} devices, {each} examples of a batch on each"
+        )
+    return devices
 
 
 def pretrained_network(config: ConfigDict, workdir: Path, *, progress: bool = True) -> Any:
@@ -142,7 +210,7 @@ def pretrained_network(config: ConfigDict, workdir: Path, *, progress: bool = Tr
                 f"{found!r}, and one of 'denoising' is expected"
             )
     _, state = train_only(pretraining(config), folder, progress=progress)
-    return train.eval_params(state)["network"]
+    return fetch(train.eval_params(state)["network"])
 
 
 def pretraining(config: ConfigDict) -> ConfigDict:
@@ -159,11 +227,10 @@ def pretraining(config: ConfigDict) -> ConfigDict:
     return stage
 
 
-def make_validate(experiment: Experiment) -> Callable[[Any], dict[str, float]]:
+def make_validate(experiment: Experiment, devices: Devices) -> Callable[[Any], dict[str, float]]:
     """Return `params -> metrics` on the validation set: clean, without jitter."""
 
-    @jax.jit
-    def one_batch(params: Any, examples: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    def one_batch(params: Any, examples: Mapping[str, Any]) -> dict[str, Any]:
         def one(x, y, operator, key, volume, volume_peak, scale):
             estimate = experiment.reconstructor.apply(params, operator, y, smoothing_key=key)
             statistics = {
@@ -175,13 +242,17 @@ def make_validate(experiment: Experiment) -> Callable[[Any], dict[str, float]]:
         batch = experiment.measure(examples, "validation")
         return batch.lift(one, jax.random.key(0), *batch.volumes(), batch.scale)
 
-    size = experiment.config.train.batch_size
+    mapped = jax.jit(devices.spread(one_batch, (WHOLE, SPLIT)))
+    source = experiment.sources["validation"]
+    size = devices.at_once(min(experiment.config.train.batch_size, len(source)))
 
     def validate(params: Any) -> dict[str, float]:
-        parts = [
-            jax.tree.map(np.asarray, one_batch(params, examples))
-            for examples in evaluation_batches(experiment.sources["validation"], size)
-        ]
+        params = devices.whole(params)
+        parts = []
+        for examples in evaluation_batches(source, size):
+            count = len(examples["index"])
+            of_batch = fetch(mapped(params, devices.split(filled_up(examples, size))))
+            parts.append(jax.tree.map(lambda values, count=count: values[:count], of_batch))
         joined = jax.tree.map(lambda *values: np.concatenate(values), *parts)
         found = {"loss": float(np.mean(joined["loss"]))}
         for name, metric in experiment.metrics.items():

@@ -85,7 +85,13 @@ class TrainingIterator:
 
 
 def training_iterator(
-    source: Source, batch_size: int, seed: int, *, num_threads: int = 2, prefetch: int = 2
+    source: Source,
+    batch_size: int,
+    seed: int,
+    *,
+    shard: tuple[int, int] = (0, 1),
+    num_threads: int = 2,
+    prefetch: int = 2,
 ) -> TrainingIterator:
     """Shuffled batches for ever.
 
@@ -98,12 +104,15 @@ def training_iterator(
         source: the examples; read from several threads at once unless `num_threads` is 0.
         batch_size: examples in a batch, `1 .. len(source)`.
         seed: of the shuffling, `0 .. 2**32 - 1`.
+        shard: `(number, count)`: part `number` of every batch, cut into `count` equal ones, is
+            read and given. The parts in their order are the batch of `(0, 1)`, and a state belongs
+            to all of them.
         num_threads: threads that read ahead; 0 reads in the calling thread.
         prefetch: batches read ahead; 0 reads none.
 
     Returns:
-        An iterator over dicts of arrays with a leading axis of `batch_size`: the keys of the
-        source's items, and `index`, `(batch_size,)` int32, each example's number in the source.
+        An iterator over dicts of arrays with a leading axis of `batch_size / count`: the keys of
+        the source's items, and `index`, int32, each example's number in the source.
 
     Raises:
         ValueError: an empty source, or an argument outside its range.
@@ -113,7 +122,9 @@ def training_iterator(
 
     batch_size = checked_count("batch_size", batch_size)
     _check_training_arguments(source, batch_size, seed, num_threads, prefetch)
-    batches = MapDataset.source(_ShuffledBatches(source, batch_size, int(seed))).to_iter_dataset(
+    _check_shard(shard, batch_size)
+    dataset = MapDataset.source(_ShuffledBatches(source, batch_size, int(seed), shard))
+    batches = dataset.to_iter_dataset(
         ReadOptions(num_threads=num_threads, prefetch_buffer_size=prefetch)
     )
     identity = {"batch_size": batch_size, "seed": int(seed), "num_examples": len(source)}
@@ -138,6 +149,18 @@ def evaluation_batches(source: Source, batch_size: int) -> Iterator[Example]:
     return _in_order(_Indexed(source), batch_size)
 
 
+def filled_up(examples: Example, size: int) -> Example:
+    """Examples of a batch, filled up to a size with the first of them: one shape serves all.
+
+    Args:
+        examples: as from `evaluation_batches`, at most `size`.
+        size: of the batch.
+    """
+    count = len(examples["index"])
+    rows = np.where(np.arange(size) < count, np.arange(size), 0)
+    return {key: values[rows] for key, values in examples.items()}
+
+
 class _ShuffledBatches:
     """Batch number `i` of the endless sequence of epochs, each in an order of its own.
 
@@ -145,16 +168,18 @@ class _ShuffledBatches:
     which for small examples is far more than a training step takes.
     """
 
-    def __init__(self, source: Source, batch_size: int, seed: int):
+    def __init__(self, source: Source, batch_size: int, seed: int, shard: tuple[int, int]):
         self._source = _Indexed(source)
         self._batch_size = batch_size
         self._seed = seed
+        number, count = shard
+        self._rows = range(number * batch_size // count, (number + 1) * batch_size // count)
 
     def __len__(self) -> int:
         return _ENDLESS
 
     def __getitem__(self, index: int) -> Example:
-        positions = range(index * self._batch_size, (index + 1) * self._batch_size)
+        positions = (index * self._batch_size + row for row in self._rows)
         epochs = (divmod(position, len(self._source)) for position in positions)
         length = len(self._source)
         return _stacked(
@@ -194,6 +219,14 @@ class _Indexed:
 def _check_not_empty(source: Source) -> None:
     if len(source) == 0:
         raise ValueError("source has no examples: at least one is expected")
+
+
+def _check_shard(shard: tuple[int, int], batch_size: int) -> None:
+    number, count = map(operator.index, shard)
+    if not 0 <= number < count:
+        raise ValueError(f"shard={shard} is not accepted: (number, count), 0 <= number < count")
+    if batch_size % count:
+        raise ValueError(f"batch_size={batch_size} cannot be cut into {count} equal parts")
 
 
 def _check_training_arguments(

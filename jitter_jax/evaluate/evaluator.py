@@ -19,6 +19,7 @@ from jitter_jax.attacks import (
 )
 from jitter_jax.attacks.energy import EnergyShares
 from jitter_jax.data.batch import Batch
+from jitter_jax.devices import SPLIT, WHOLE, Devices, fetch
 from jitter_jax.keys import subkey
 from jitter_jax.metrics import Metric
 from jitter_jax.operators import LinearOperator
@@ -145,6 +146,37 @@ def make_evaluator(
     return jax.jit(evaluate)
 
 
+def spread_evaluator(evaluator: Evaluator, devices: Devices) -> Evaluator:
+    """Return an evaluator that spreads the signals of a batch over devices.
+
+    A signal's attack and its numbers do not depend on where it lies.
+
+    Args:
+        evaluator: from `make_evaluator`.
+        devices: where; their number divides the batches.
+    """
+    if devices.count == 1:
+        return evaluator
+
+    def evaluate(params: Params, batch: Batch, key: Array, threat: Threat) -> Evaluated:
+        specs = (WHOLE, _specs(batch), WHOLE, WHOLE)
+        return devices.spread(evaluator, specs)(params, batch, key, threat)
+
+    return jax.jit(evaluate)
+
+
+def _specs(batch: Batch) -> Batch:
+    """Return what parts of a batch have a leading axis to be split."""
+    operator = jax.tree.map(
+        lambda axis: WHOLE if axis is None else SPLIT,
+        batch.operator_axes,
+        is_leaf=lambda axis: axis is None,
+    )
+    fields = ("signal", "measurement", "scale", "index", "volume", "volume_peak")
+    arrays: dict[str, Any] = {n: SPLIT for n in fields if getattr(batch, n) is not None}
+    return dataclasses.replace(batch, operator=operator, **arrays)
+
+
 def _reconstruct(
     reconstructor: Reconstructor,
     num_iterations: int | None,
@@ -186,9 +218,8 @@ def run_evaluator(
     parts = []
     room = keep
     for batch, count in batches:
-        result = jax.tree.map(
-            lambda a, n=count: np.asarray(a[:n]), evaluator(params, batch, key, threat)
-        )
+        whole = fetch(evaluator(params, batch, key, threat))
+        result = jax.tree.map(lambda values, count=count: values[:count], whole)
         parts.append(result._replace(estimate=result.estimate[:room], delta=result.delta[:room]))
         room = max(room - count, 0)
     if not parts:

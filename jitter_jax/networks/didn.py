@@ -3,8 +3,10 @@
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from jitter_jax.networks.layers import Conv, Differentiation
+from jitter_jax.networks.precision import cast, wide
 
 Array = jax.Array
 
@@ -31,6 +33,8 @@ class DIDN(nn.Module):
         residual: whether the input is added.
         differentiation: `"reverse"` is fast on CPU and allows reverse mode of any order;
             `"plain"` also allows `jax.jvp` and `jax.jacfwd`.
+        dtype: type of the products and of what is between them, such as bfloat16; that of the
+            input if None. Parameters, norms and the residual connection keep theirs.
 
     Source: Yu, Park and Jeong, "Deep Iterative Down-Up CNN for Image Denoising" (2019), in the form
     and with the first weights (normal, standard deviation 0.02) of the public code of SMUG.
@@ -41,6 +45,7 @@ class DIDN(nn.Module):
     out_channels: int | None = None
     residual: bool = True
     differentiation: Differentiation = "reverse"
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -52,6 +57,7 @@ class DIDN(nn.Module):
         out_channels = x.shape[-1] if self.out_channels is None else self.out_channels
         skip = x[..., -out_channels:]
         height, width = x.shape[-3:-1]
+        x = cast(x, self.dtype)
         missing = [-side % _MULTIPLE for side in (height, width)]
         before = [rows // 2 for rows in missing]
         after = [rows - rows // 2 for rows in missing]
@@ -136,7 +142,8 @@ def _convolution(
 
 
 def _activated(x: Array) -> Array:
-    return nn.PReLU(negative_slope_init=0.25)(x)
+    # Wide, since the derivative in the slope is a sum over all pixels.
+    return nn.PReLU(negative_slope_init=0.25)(wide(x)).astype(x.dtype)
 
 
 def _shuffled(x: Array) -> Array:

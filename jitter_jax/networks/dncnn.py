@@ -5,9 +5,11 @@ from functools import partial
 
 import jax
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from jitter_jax.networks.initializers import uniform_kernel
 from jitter_jax.networks.layers import Conv, Differentiation, GroupNorm
+from jitter_jax.networks.precision import cast
 
 Array = jax.Array
 
@@ -30,6 +32,8 @@ class DnCNN(nn.Module):
         activation: elementwise function; the published one is `nn.relu`.
         differentiation: `"reverse"` is fast on CPU and allows reverse mode of any order;
             `"plain"` also allows `jax.jvp` and `jax.jacfwd`.
+        dtype: type of the products and of what is between them, such as bfloat16; that of the
+            input if None. Parameters, norms and the residual connection keep theirs.
 
     Source: Zhang et al. (2017), in the form of `DnCNN` in the public code of Guan and Davenport
     (2024), which adds the input instead of subtracting from it.
@@ -42,6 +46,7 @@ class DnCNN(nn.Module):
     residual: bool = True
     activation: Callable[[Array], Array] = nn.relu
     differentiation: Differentiation = "reverse"
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -49,7 +54,7 @@ class DnCNN(nn.Module):
         if self.depth < 2:
             raise ValueError(f"depth must be at least 2, got {self.depth}")
         out_channels = x.shape[-1] if self.out_channels is None else self.out_channels
-        skip = x[..., -out_channels:]
+        skip, x = x[..., -out_channels:], cast(x, self.dtype)
         convolution = partial(
             Conv, use_bias=False, kernel_init=uniform_kernel, differentiation=self.differentiation
         )

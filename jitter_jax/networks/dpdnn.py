@@ -3,8 +3,10 @@
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from jitter_jax.networks.layers import Conv, Differentiation
+from jitter_jax.networks.precision import cast
 
 Array = jax.Array
 _xavier = nn.initializers.xavier_uniform()
@@ -28,6 +30,8 @@ class DPDNNUNet(nn.Module):
         levels: number of halvings, at least 1.
         differentiation: `"reverse"` is fast on CPU and allows reverse mode of any order;
             `"plain"` also allows `jax.jvp` and `jax.jacfwd`.
+        dtype: type of the products and of what is between them, such as bfloat16; that of the
+            input if None. Parameters, norms and the residual connection keep theirs.
 
     Source: Dong et al., "Denoising prior driven deep neural network for image restoration" (2018).
     """
@@ -35,13 +39,14 @@ class DPDNNUNet(nn.Module):
     width: int = 64
     levels: int = 4
     differentiation: Differentiation = "reverse"
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Maps `(height, width, channels)` to the same shape."""
         if self.levels < 1:
             raise ValueError(f"levels must be at least 1, got {self.levels}")
-        given, encoded = x, []
+        given, x, encoded = x, cast(x, self.dtype), []
         for _ in range(self.levels):
             for _ in range(3):
                 x = nn.relu(self._convolution(x))

@@ -3,9 +3,11 @@
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from jitter_jax.networks.initializers import uniform_bias, uniform_kernel
 from jitter_jax.networks.layers import Conv, Differentiation
+from jitter_jax.networks.precision import cast, wide
 
 Array = jax.Array
 # Not `xavier_normal`, which cuts the tails of the normal distribution off.
@@ -24,6 +26,8 @@ class ISTANetPPPhase(nn.Module):
         num_blocks: number of residual blocks.
         differentiation: `"reverse"` is fast on CPU and allows reverse mode of any order;
             `"plain"` also allows `jax.jvp` and `jax.jacfwd`.
+        dtype: type of the products and of what is between them, such as bfloat16; that of the
+            input if None. Parameters, norms and the residual connection keep theirs.
 
     Source: You, Xie and Zhang, "ISTA-Net++: flexible deep unfolding network for compressive
     sensing" (2021), and its public code.
@@ -32,6 +36,7 @@ class ISTANetPPPhase(nn.Module):
     width: int = 32
     num_blocks: int = 2
     differentiation: Differentiation = "reverse"
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(self, x: Array, level: Array) -> Array:
@@ -42,7 +47,8 @@ class ISTANetPPPhase(nn.Module):
             level: `s`, scalar.
         """
         level_map = jnp.broadcast_to(level.astype(x.dtype), (*x.shape[:-1], 1))
-        h = self._convolution(jnp.concatenate([x, level_map], axis=-1), self.width)
+        h = cast(jnp.concatenate([x, level_map], axis=-1), self.dtype)
+        h = self._convolution(h, self.width)
         for _ in range(self.num_blocks):
             inner = nn.relu(self._convolution(h, self.width))
             h = h + self._convolution(inner, self.width)
@@ -99,6 +105,8 @@ class ISTANetPlusPhase(nn.Module):
         residual: the form of ISTA-Net+; otherwise that of ISTA-Net.
         differentiation: `"reverse"` is fast on CPU and allows reverse mode of any order;
             `"plain"` also allows `jax.jvp` and `jax.jacfwd`.
+        dtype: type of the products and of what is between them, such as bfloat16; that of the
+            input if None. Parameters, norms and the residual connection keep theirs.
 
     Source: Zhang and Ghanem, "ISTA-Net: interpretable optimization-inspired deep network for image
     compressive sensing" (2018), and its public code.
@@ -107,16 +115,20 @@ class ISTANetPlusPhase(nn.Module):
     width: int = 32
     residual: bool = True
     differentiation: Differentiation = "reverse"
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Maps `(..., height, width, channels)` to the same shape."""
         channels = x.shape[-1]
         threshold = self.param("threshold", nn.initializers.constant(0.01), ())
-        h = self._convolution(x, self.width) if self.residual else x
+        h = cast(x, self.dtype)
+        h = self._convolution(h, self.width) if self.residual else h
         h = nn.relu(self._convolution(h, self.width))
         h = self._convolution(h, self.width)
-        h = jnp.sign(h) * nn.relu(jnp.abs(h) - threshold.astype(x.dtype))
+        # Wide, since the derivative in the threshold is a sum over all pixels.
+        size = wide(jnp.abs(h))
+        h = jnp.sign(h) * nn.relu(size - threshold.astype(size.dtype)).astype(h.dtype)
         h = nn.relu(self._convolution(h, self.width))
         h = self._convolution(h, self.width if self.residual else channels)
         return x + self._convolution(h, channels) if self.residual else h

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from jitter_jax.networks.initializers import uniform_bias, uniform_kernel
 
@@ -22,12 +23,15 @@ class MLP(nn.Module):
         activation: elementwise function. The theory of SGD jittering asks for a twice
             differentiable network: `nn.gelu`, `nn.silu`, `nn.softplus` and `jnp.tanh` are,
             `nn.relu` is not.
+        dtype: type of the products and of what is between them, such as bfloat16; that of the
+            input if None. Parameters keep theirs.
     """
 
     depth: int = 3
     width: int = 32
     out_features: int | None = None
     activation: Callable[[Array], Array] = nn.relu
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -38,6 +42,9 @@ class MLP(nn.Module):
         for layer in range(self.depth):
             width = features if layer == self.depth - 1 else self.width
             bias_init = uniform_bias(x.shape[-1])
-            x = nn.Dense(width, kernel_init=uniform_kernel, bias_init=bias_init)(x)
+            dense = nn.Dense(
+                width, dtype=self.dtype, kernel_init=uniform_kernel, bias_init=bias_init
+            )
+            x = dense(x)
             x = x if layer == self.depth - 1 else self.activation(x)
         return x

@@ -4,8 +4,10 @@ from functools import partial
 
 import jax
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from jitter_jax.networks.layers import BatchNorm, Conv, Differentiation, Statistics
+from jitter_jax.networks.precision import cast
 
 Array = jax.Array
 
@@ -30,6 +32,8 @@ class MoDLCNN(nn.Module):
         epsilon: added to the variance by the norms; the published weights need 1e-3.
         differentiation: `"reverse"` is fast on CPU and allows reverse mode of any order;
             `"plain"` also allows `jax.jvp` and `jax.jacfwd`.
+        dtype: type of the products and of what is between them, such as bfloat16; that of the
+            input if None. Parameters, norms and the residual connection keep theirs.
 
     Source: Aggarwal, Mani and Jacob, "MoDL" (2019), and its public code. The kernels are drawn
     from He's normal distribution: with frozen statistics nothing else keeps the scale of the
@@ -44,6 +48,7 @@ class MoDLCNN(nn.Module):
     axis_name: str | tuple[str, ...] | None = None
     epsilon: float = 1e-3
     differentiation: Differentiation = "reverse"
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -51,7 +56,7 @@ class MoDLCNN(nn.Module):
         if self.depth < 2:
             raise ValueError(f"depth must be at least 2, got {self.depth}")
         out_channels = x.shape[-1] if self.out_channels is None else self.out_channels
-        skip = x[..., -out_channels:]
+        skip, x = x[..., -out_channels:], cast(x, self.dtype)
         convolution = partial(
             Conv,
             use_bias=False,

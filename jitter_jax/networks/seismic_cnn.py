@@ -4,9 +4,11 @@ from collections.abc import Callable
 
 import jax
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from jitter_jax.networks.initializers import uniform_bias
 from jitter_jax.networks.layers import Conv, Differentiation, GroupNorm
+from jitter_jax.networks.precision import cast
 
 Array = jax.Array
 
@@ -25,6 +27,8 @@ class SeismicCNN(nn.Module):
         activation: elementwise function; the published one is `nn.relu`.
         differentiation: `"reverse"` is fast on CPU and allows reverse mode of any order;
             `"plain"` also allows `jax.jvp` and `jax.jacfwd`.
+        dtype: type of the products and of what is between them, such as bfloat16; that of the
+            input if None. Parameters and norms keep theirs.
 
     Source: `single_layer` in the public code of Guan and Davenport (2024), weights drawn from a
     tenth of He's normal distribution (fan out). The paper itself speaks of a five-layer DnCNN with
@@ -36,10 +40,12 @@ class SeismicCNN(nn.Module):
     out_channels: int = 1
     activation: Callable[[Array], Array] = nn.relu
     differentiation: Differentiation = "reverse"
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Maps `(height, width, channels)` to `(height, width, out_channels)`."""
+        x = cast(x, self.dtype)
         for _ in range(3):
             x = self._convolution(x, self.width, 3)
             x = self.activation(GroupNorm(self.num_groups, differentiation=self.differentiation)(x))

@@ -5,9 +5,11 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from jitter_jax.networks.initializers import uniform_bias, uniform_kernel
 from jitter_jax.networks.layers import Conv, Differentiation, GroupNorm, activation
+from jitter_jax.networks.precision import cast
 
 Array = jax.Array
 
@@ -33,6 +35,8 @@ class UNet(nn.Module):
         activation: elementwise function.
         differentiation: `"reverse"` is fast on CPU and allows reverse mode of any order;
             `"plain"` also allows `jax.jvp` and `jax.jacfwd`.
+        dtype: type of the products and of what is between them, such as bfloat16; that of the
+            input if None. Parameters, norms and the residual connection keep theirs.
 
     Source: Ronneberger, Fischer and Brox (2015), in the form of Zbontar et al., "fastMRI" (2018).
     """
@@ -43,6 +47,7 @@ class UNet(nn.Module):
     residual: bool = False
     activation: Callable[[Array], Array] = activation("leaky_relu_0.2")
     differentiation: Differentiation = "reverse"
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -55,7 +60,7 @@ class UNet(nn.Module):
                 f"a side, got {x.shape}"
             )
         out_channels = x.shape[-1] if self.out_channels is None else self.out_channels
-        skip = x[..., -out_channels:]
+        skip, x = x[..., -out_channels:], cast(x, self.dtype)
         encoded = []
         for level in range(self.levels):
             x = self._block(x, self.width * 2**level)

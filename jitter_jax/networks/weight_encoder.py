@@ -5,9 +5,11 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from jitter_jax.networks.initializers import uniform_bias, uniform_kernel
 from jitter_jax.networks.layers import BatchNorm, Conv, Differentiation, Statistics
+from jitter_jax.networks.precision import cast, wide
 
 Array = jax.Array
 
@@ -32,6 +34,8 @@ class WeightEncoder(nn.Module):
         axis_name: named axes whose signals share their statistics; see `BatchNorm`.
         differentiation: `"reverse"` is fast on CPU and allows reverse mode of any order;
             `"plain"` also allows `jax.jvp` and `jax.jacfwd`.
+        dtype: type of the products and of what is between them, such as bfloat16; that of the
+            input if None. Parameters, norms and all behind the mean keep theirs.
 
     Source: the encoder of weighted SMUG (Liang et al.), in the form of its public code. The
     kernels are drawn from He's normal distribution: with frozen statistics nothing else keeps the
@@ -43,6 +47,7 @@ class WeightEncoder(nn.Module):
     statistics: Statistics = "frozen"
     axis_name: str | tuple[str, ...] | None = None
     differentiation: Differentiation = "reverse"
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -56,8 +61,9 @@ class WeightEncoder(nn.Module):
             kernel_init=nn.initializers.he_normal(),
             differentiation=self.differentiation,
         )
+        x = cast(x, self.dtype)
         for _ in range(self.depth):
             x = nn.relu(BatchNorm(self.statistics, self.axis_name)(convolution()(x)))
-        features = jnp.mean(x, (-3, -2))
+        features = jnp.mean(wide(x), (-3, -2))
         linear = nn.Dense(1, kernel_init=uniform_kernel, bias_init=uniform_bias(self.width))
         return nn.sigmoid(linear(features))[..., 0]

@@ -165,7 +165,8 @@ def dot_test(
     a_x = operator.forward(x)
     y = jax.random.normal(key_y, a_x.shape, a_x.dtype)
     ah_y = operator.adjoint(y)
-    gap = jnp.abs(jnp.vdot(a_x, y) - jnp.vdot(x, ah_y))
+    product = partial(jnp.vdot, precision=jax.lax.Precision.HIGHEST)
+    gap = jnp.abs(product(a_x, y) - product(x, ah_y))
     return gap / jnp.maximum(_norm(a_x) * _norm(y), _norm(x) * _norm(ah_y))
 
 

@@ -5,6 +5,7 @@ from jitter_jax.train.checkpoint import CheckpointError as CheckpointError
 from jitter_jax.train.checkpoint import Checkpoints as Checkpoints
 from jitter_jax.train.checkpoint import has_checkpoint as has_checkpoint
 from jitter_jax.train.checkpoint import restore_params as restore_params
+from jitter_jax.train.feed import Feed as Feed
 from jitter_jax.train.loop import Batches as Batches
 from jitter_jax.train.loop import check_loop_options as check_loop_options
 from jitter_jax.train.loop import fit as fit
@@ -13,6 +14,8 @@ from jitter_jax.train.metrics_log import TIMING_FIELDS as TIMING_FIELDS
 from jitter_jax.train.metrics_log import read_metrics as read_metrics
 from jitter_jax.train.optimizers import make_optimizer as make_optimizer
 from jitter_jax.train.optimizers import make_schedule as make_schedule
+from jitter_jax.train.parallel import ParallelStep as ParallelStep
+from jitter_jax.train.parallel import parallel_step as parallel_step
 from jitter_jax.train.report import curves_figure as curves_figure
 from jitter_jax.train.run_config import ConfigError as ConfigError
 from jitter_jax.train.run_config import check_config as check_config

@@ -35,10 +35,10 @@ class Display:
             interval = 0.2 if sys.stderr.isatty() else 30.0
             self._bar = tqdm(total=num_steps, initial=number, unit="step", mininterval=interval)
 
-    def tick(self) -> None:
-        """Moves the bar by a step."""
+    def tick(self, steps: int = 1) -> None:
+        """Moves the bar on."""
         if self._bar is not None:
-            self._bar.update()
+            self._bar.update(steps)
 
     def show(self, **values: float) -> None:
         """Writes numbers behind the bar, beside those already there."""

@@ -7,8 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from jitter_jax.train.step import Metrics
+
+# How many steps the host may be ahead of the device: enough for the device never to wait for the
+# next one, few enough that a request to stop is soon met and that no queue of batches fills memory.
+LEAD = 2
 
 
 class NonFiniteError(RuntimeError):
@@ -47,10 +52,19 @@ class Meter:
         self.count = 0
         self.sums: dict[str, float] = {}
         self._pending: list[Metrics] = []
+        self._pending_steps = 0
 
-    def add(self, metrics: Metrics) -> None:
-        """Takes the metrics of the next step, without waiting for them."""
+    def add(self, metrics: Metrics, steps: int = 1) -> None:
+        """Takes the metrics of a call, and waits for those of the call `LEAD` before it.
+
+        Args:
+            metrics: Scalars of one step, or arrays with a leading axis of several.
+            steps: How many.
+        """
         self._pending.append(metrics)
+        self._pending_steps += steps
+        if len(self._pending) > LEAD:
+            jax.block_until_ready(self._pending[-1 - LEAD]["finite"])
 
     def fetch(self, number: int, checkpoint: Path | None) -> None:
         """Adds what is pending to the sums; the step taken last was `number`.
@@ -58,9 +72,15 @@ class Meter:
         Raises:
             NonFiniteError: At the first step that is not finite.
         """
-        first = number - len(self._pending) + 1
+        first = number - self._pending_steps + 1
         pending, self._pending = jax.device_get(self._pending), []
-        for step, metrics in enumerate(pending, start=first):
+        self._pending_steps = 0
+        single = [
+            {name: values[i] for name, values in several.items()}
+            for several in (jax.tree.map(np.atleast_1d, metrics) for metrics in pending)
+            for i in range(len(several["finite"]))
+        ]
+        for step, metrics in enumerate(single, start=first):
             if not metrics["finite"]:
                 loss, grad_norm = float(metrics["loss"]), float(metrics["grad_norm"])
                 raise NonFiniteError(step, loss, grad_norm, checkpoint)
@@ -105,9 +125,9 @@ class Clock:
         """Measures the speed from here on."""
         self._steps, self._mark = 0, time.perf_counter()
 
-    def tick(self) -> None:
-        """Counts a step."""
-        self._steps += 1
+    def tick(self, steps: int = 1) -> None:
+        """Counts steps."""
+        self._steps += steps
 
     def rate(self) -> float | None:
         """Returns steps per second since the last restart; None if there were none."""

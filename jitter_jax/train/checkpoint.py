@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jitter_jax.devices import place
 from jitter_jax.train.step import PyTree, TrainState
 
 CHECKPOINTS_FOLDER = "checkpoints"
@@ -87,7 +88,7 @@ class Checkpoints:
         """Writes the checkpoint of `state.step`, complete when this returns.
 
         Args:
-            state: The state; each array must be held whole by this process.
+            state: The state; each array must be held whole by every process.
             progress: What else the run needs to go on, as JSON values.
             validation: Validation metrics of this very state, if it was validated.
 
@@ -288,7 +289,7 @@ def _place(array: np.ndarray, like: Any) -> jax.Array:
     # An array that was not bound to a device stays so: bound to one device, it could not meet a
     # batch that lies on several.
     if getattr(like, "committed", False):
-        return jax.device_put(array, like.sharding)
+        return place(array, like.sharding)
     return jnp.array(array)
 
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
+from jitter_jax.host_memory import return_freed_memory
 from jitter_jax.train._display import Display
 from jitter_jax.train._meter import Clock, Meter
 from jitter_jax.train.checkpoint import Checkpoints, check_keep
@@ -47,6 +48,7 @@ def fit(
     validate_every: int = 1000,
     checkpoint_every: int = 1000,
     keep: int | None = 3,
+    steps_at_once: int = 1,
     stop: StopRequest | None = None,
     progress: bool = True,
 ) -> TrainState:
@@ -69,6 +71,8 @@ def fit(
         validate_every: Steps between validations.
         checkpoint_every: Steps between checkpoints; there is one after the last step, too.
         keep: How many of the newest checkpoints stay; None keeps all.
+        steps_at_once: Steps that one call of `step` takes, whose metrics then have a leading axis
+            of steps. It divides all four numbers of steps above.
         stop: What `stop_on_signals` yields; once it is requested the loop finishes the step,
             saves and returns.
         progress: Whether to show a progress bar.
@@ -80,7 +84,7 @@ def fit(
         NonFiniteError: If a step is not finite. No checkpoint is made of it.
         CheckpointError: If the newest checkpoint is damaged or is not of this network.
         TypeError: If `batches` cannot be saved and restored.
-        ValueError: If a number is below 1, or the batches end.
+        ValueError: If a number is below 1 or no multiple of `steps_at_once`, or the batches end.
     """
     check_loop_options(
         num_steps=num_steps,
@@ -88,6 +92,7 @@ def fit(
         validate_every=validate_every,
         checkpoint_every=checkpoint_every,
         keep=keep,
+        steps_at_once=steps_at_once,
     )
     _check_batches(batches)
     workdir = Path(workdir).absolute()
@@ -95,7 +100,7 @@ def fit(
         checkpoints = stack.enter_context(Checkpoints(workdir, keep=keep))
         display = Display(bar=progress, quiet=jax.process_index() != 0)
         stack.callback(display.close)
-        run = _Run(workdir / METRICS_FILE, checkpoints, batches, display, num_steps)
+        run = _Run(workdir / METRICS_FILE, checkpoints, batches, display, num_steps, steps_at_once)
         state = run.resume(state)
         if run.number >= num_steps:
             display.say(f"nothing to do: {run.number} of {num_steps} steps were taken before")
@@ -124,12 +129,16 @@ def check_loop_options(
     validate_every: int,
     checkpoint_every: int,
     keep: int | None,
+    steps_at_once: int = 1,
 ) -> None:
     """Checks the numbers that `fit` takes, for a caller that must know before it writes anything.
 
     Raises:
-        ValueError: If one of them is below 1; the message names it. `keep` may be None.
+        ValueError: If one of them is below 1, or a number of steps is no multiple of
+            `steps_at_once`; the message names it. `keep` may be None.
     """
+    if steps_at_once < 1:
+        raise ValueError(f"steps_at_once must be at least 1, got {steps_at_once}")
     for name, number in (
         ("num_steps", num_steps),
         ("log_every", log_every),
@@ -138,6 +147,10 @@ def check_loop_options(
     ):
         if number < 1:
             raise ValueError(f"{name} must be at least 1, got {number}")
+        if number % steps_at_once:
+            raise ValueError(
+                f"{name} must be a multiple of steps_at_once={steps_at_once}, got {number}"
+            )
     check_keep(keep)
 
 
@@ -151,9 +164,10 @@ class _Run:
         batches: Batches,
         display: Display,
         num_steps: int,
+        steps_at_once: int,
     ):
         self.path, self.checkpoints, self.batches = path, checkpoints, batches
-        self.display, self.num_steps = display, num_steps
+        self.display, self.num_steps, self.at_once = display, num_steps, steps_at_once
         self.meter, self.clock = Meter(), Clock()
         self.number = self.first = 0
         self.saved: Path | None = None
@@ -176,7 +190,7 @@ class _Run:
         return state
 
     def advance(self, state: TrainState, step: Step) -> TrainState:
-        """Takes one step; only the first, which compiles, waits for the device."""
+        """Takes the steps of one call without waiting, unless it is the first, which compiles."""
         try:
             batch = next(self.batches)
         except StopIteration:
@@ -185,16 +199,17 @@ class _Run:
             ) from None
         begin = time.perf_counter()
         state, metrics = step(state, batch)
-        self.meter.add(metrics)
-        self.number += 1
-        if self.number == self.first + 1:
+        self.meter.add(metrics, self.at_once)
+        self.number += self.at_once
+        if self.number == self.first + self.at_once:
             jax.block_until_ready(metrics)
+            return_freed_memory()  # of the compiler
             self.clock.restart()
             self.display.say(f"first step, with compiling: {time.perf_counter() - begin:.2f} s")
             self.display.start(self.number, self.num_steps)
         else:
-            self.clock.tick()
-            self.display.tick()
+            self.clock.tick(self.at_once)
+            self.display.tick(self.at_once)
         return state
 
     def log(self, *, reset: bool) -> None:

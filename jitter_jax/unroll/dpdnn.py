@@ -6,6 +6,7 @@ from typing import get_args
 import numpy as np
 
 from jitter_jax.networks.dpdnn import DPDNNUNet
+from jitter_jax.networks.precision import Precision, in_precision
 from jitter_jax.unroll import scalar
 from jitter_jax.unroll.half_quadratic_gradient import Update, half_quadratic_gradient
 from jitter_jax.unroll.iterate import Remat
@@ -18,6 +19,7 @@ def dpdnn(
     width: int = 64,
     num_scales: int = 4,
     update: Update = "denoising",
+    precision: Precision = "default",
     remat: Remat = True,
 ) -> Reconstructor:
     """Returns DPDNN: `half_quadratic_gradient` from `A^H y` with one U-Net `f` as the denoiser.
@@ -36,14 +38,15 @@ def dpdnn(
         num_scales: halvings of the U-Net, at least 1.
         update: the form of the update: `"denoising"`, or `"gradient"`, published for deblurring and
             super-resolution.
+        precision: of the products in the networks; see `networks.in_precision`.
         remat: what the backward pass recomputes; see `unroll`.
 
     Returns:
         A `Reconstructor` whose parameters are `{"network": ..., "delta": (K,), "eta": (K,)}`.
 
     Raises:
-        ValueError: `num_iterations` or `num_scales` is below 1, or `update` is unknown; when
-            applied, another `num_iterations` is asked for.
+        ValueError: `num_iterations` or `num_scales` is below 1, or `update` or `precision` is
+            unknown; when applied, another `num_iterations` is asked for.
 
     Source: Dong et al., "Denoising prior driven deep neural network for image restoration" (2018),
     and its public code.
@@ -55,7 +58,7 @@ def dpdnn(
         raise ValueError(f"update must be one of {get_args(Update)}, got {update!r}")
     return unrolled(
         partial(half_quadratic_gradient, update=update),
-        DPDNNUNet(width, num_scales),
+        in_precision(DPDNNUNet(width, num_scales), precision),
         {
             "delta": scalar.free(np.full(num_iterations, 0.1)),
             "eta": scalar.free(np.full(num_iterations, 0.9)),

@@ -164,7 +164,8 @@ def half_quadratic(
         if jitter is not None:
             assert key is not None
             b = b - jitter(key, denoised, k, num_iterations)
-        return solve(operator, b, regularisation, denoised), aux
+        with jax.named_scope("data_step"):
+            return solve(operator, b, regularisation, denoised), aux
 
     return unroll(
         iteration,

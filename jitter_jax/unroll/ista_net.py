@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jitter_jax.networks import ConditionNetwork, ISTANetPlusPhase, ISTANetPPPhase
+from jitter_jax.networks.precision import Precision, in_precision
 from jitter_jax.operators import LinearOperator, block_sampling, sampled_ratio, whole_blocks
 from jitter_jax.unroll.iterate import Jitter, Remat
 from jitter_jax.unroll.proximal import proximal_gradient
@@ -31,6 +32,7 @@ def ista_net_pp(
     width: int = 32,
     num_blocks: int = 2,
     ratio: Callable[[LinearOperator], Array] = sampled_ratio,
+    precision: Precision = "default",
     remat: Remat = True,
 ) -> Reconstructor:
     """Returns ISTA-Net++, one network for every sampling ratio.
@@ -49,6 +51,7 @@ def ista_net_pp(
         num_blocks: residual blocks of a phase.
         ratio: the scalar that stands for the operator. Another function than `sampled_ratio` makes
             the network one for other operators than `block_sampling`.
+        precision: of the products in the networks; see `networks.in_precision`.
         remat: what the backward pass recomputes; see `unroll`.
 
     Returns:
@@ -57,15 +60,16 @@ def ista_net_pp(
         real and imaginary parts as channels of the networks.
 
     Raises:
-        ValueError: `num_phases` is below 1; when applied, another number of iterations or a `probe`
-            is asked for, or `ratio` refuses the operator.
+        ValueError: `num_phases` is below 1 or `precision` unknown; when applied, another number of
+            iterations or a `probe` is asked for, or `ratio` refuses the operator.
 
     Source: You, Xie and Zhang, "ISTA-Net++: flexible deep unfolding network for compressive
     sensing" (2021), and its public code.
     """
     _check_num_phases(num_phases)
-    phase: Any = ISTANetPPPhase(width, num_blocks)
-    condition: Any = ConditionNetwork(2 * num_phases)
+    phase = in_precision(ISTANetPPPhase(width, num_blocks), precision)
+    # Step sizes are numbers of the data step.
+    condition = in_precision(ConditionNetwork(2 * num_phases), "float32")
 
     def init(key: Array, operator: LinearOperator, y: Array) -> Params:
         key_phases, key_condition = jax.random.split(key)
@@ -96,6 +100,7 @@ def ista_net_plus(
     width: int = 32,
     residual: bool = True,
     start_matrix: ArrayLike | None = None,
+    precision: Precision = "default",
     remat: Remat = True,
 ) -> Reconstructor:
     """Returns ISTA-Net+, or without `residual` ISTA-Net, a network for one operator.
@@ -114,6 +119,7 @@ def ista_net_plus(
         start_matrix: `Q`, `(b^2, M)`, for `block_sampling` alone: every block starts at `Q y`, the
             least squares estimate of a block from its measurement, with which the published
             networks were trained. `x_0 = A^H y` if None.
+        precision: of the products in the networks; see `networks.in_precision`.
         remat: what the backward pass recomputes; see `unroll`.
 
     Returns:
@@ -122,14 +128,14 @@ def ista_net_plus(
         its real and imaginary parts as channels of the networks.
 
     Raises:
-        ValueError: `num_phases` is below 1; when applied, another number of iterations or a `probe`
-            is asked for, or `start_matrix` does not fit the operator.
+        ValueError: `num_phases` is below 1 or `precision` unknown; when applied, another number of
+            iterations or a `probe` is asked for, or `start_matrix` does not fit the operator.
 
     Source: Zhang and Ghanem, "ISTA-Net: interpretable optimization-inspired deep network for image
     compressive sensing" (2018), and its public code.
     """
     _check_num_phases(num_phases)
-    phase: Any = ISTANetPlusPhase(width, residual)
+    phase = in_precision(ISTANetPlusPhase(width, residual), precision)
     matrix = None if start_matrix is None else jnp.asarray(start_matrix)
 
     def init(key: Array, operator: LinearOperator, y: Array) -> Params:

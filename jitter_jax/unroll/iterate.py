@@ -67,6 +67,7 @@ def unroll(
             f"got leading axes {sorted(wrong)}"
         )
 
+    @jax.named_scope("iteration")
     def body(carry: tuple[Array, Array | None], step: tuple[Array, Any]):
         (x, key), (k, phase) = carry, step
         subkey = None
@@ -86,6 +87,7 @@ def unroll(
     return (result, aux) if has_aux else result
 
 
+@jax.named_scope("data_step")
 def data_gradient(
     operator: LinearOperator, x: Array, y: Array, back_projection: Array | None = None
 ) -> Array:
@@ -127,6 +129,7 @@ def own_values(name: str, number: ArrayLike, num_iterations: int) -> ArrayLike |
     return number if shape else None
 
 
+@jax.named_scope("learned_step")
 def take_learned_step(
     learned_step: LearnedStep,
     x: Array,

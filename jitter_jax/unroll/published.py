@@ -8,6 +8,7 @@ from jax.typing import ArrayLike
 
 from jitter_jax.data.files import load_arrays
 from jitter_jax.networks import published
+from jitter_jax.networks.precision import Precision, in_precision
 from jitter_jax.operators import LinearOperator
 from jitter_jax.solvers import conjugate_gradients, regularised_normal
 from jitter_jax.unroll import scalar
@@ -25,6 +26,7 @@ def load_published(
     *,
     num_iterations: int | None = None,
     start_matrix: ArrayLike | None = None,
+    precision: Precision = "default",
     remat: Remat = True,
 ) -> Reconstructor:
     """Returns the reconstructor of published weights, told apart by the names of their arrays.
@@ -44,12 +46,13 @@ def load_published(
         num_iterations: `K` of MoDL, 10 if None, and of the denoisers, 1 if None; the other networks
             have phases of their own, and None is expected.
         start_matrix: see `ista_net_plus`; the other networks start elsewhere and do not read it.
+        precision: of the products in the networks; see `networks.in_precision`.
         remat: what the backward pass recomputes; see `unroll`.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, or its arrays are of no family, or `num_iterations` is not
-            accepted.
+        ValueError: the file is damaged, or its arrays are of no family, `num_iterations` is not
+            accepted or `precision` is unknown.
     """
     names = load_arrays(path).keys()
     if any(name.endswith(("conv1_forward", "condition.fc1.weight")) for name in names):
@@ -60,15 +63,17 @@ def load_published(
             )
         if any(name.endswith("conv1_forward") for name in names):
             sizes, params = published.load_ista_net_plus(path)
-            made = ista_net_plus(**sizes, start_matrix=start_matrix, remat=remat)
+            made = ista_net_plus(
+                **sizes, start_matrix=start_matrix, precision=precision, remat=remat
+            )
         else:
             sizes, params = published.load_ista_net_pp(path)
-            made = ista_net_pp(**sizes, remat=remat)
+            made = ista_net_pp(**sizes, precision=precision, remat=remat)
     elif "Wts/lam1" in names:
         network, weights, regularisation = published.load_modl(path)
         made = unrolled(
             partial(half_quadratic, solve=_from_zero),
-            network,
+            in_precision(network, precision),
             {"regularisation": scalar.fixed(float(regularisation))},
             num_iterations=10 if num_iterations is None else num_iterations,
             remat=remat,
@@ -80,7 +85,7 @@ def load_published(
         denoiser, weights = load(path)
         made = unrolled(
             proximal_gradient,
-            denoiser,
+            in_precision(denoiser, precision),
             {"step_size": scalar.fixed(1.0)},
             num_iterations=1 if num_iterations is None else num_iterations,
             remat=remat,

@@ -6,172 +6,148 @@ import sys
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import pytest
 from fastmri_files import write_fastmri_file
-from ml_collections import ConfigDict
 
-from jitter_jax import attacks
-from jitter_jax import experiment as experiments
-from jitter_jax.attacks.search import value_and_ascent
-from jitter_jax.bench import bench, cases, parent, report
-from jitter_jax.bench._library import make_work
-from jitter_jax.commands.runs import start
-from jitter_jax.metrics import mse
-from jitter_jax.networks import DIDN, DPDNNUNet, ISTANetPPPhase
+from jitter_jax.bench import _library, bench, cases, checks, problems, report, rounds, scale, timer
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = cases.Sizes(height=24, width=16, batch=2, iterations=2)
 
 
 def run(sizes=SIZES, **options):
-    options = {"cases": ["inference"], "repeats": 2, "peer": "none", "progress": False} | options
-    return bench(**{"problems": ["seismic"]} | options, sizes=sizes)
-
-
-def small_config(case="train_mse"):
-    return cases.case_config("seismic", SIZES, case)
+    quick = {"repeats": 2, "pairs": 0, "peer": ["none"], "peak": False, "progress": False}
+    given = {"problems": ["seismic"], "cases": ["inference"], **quick, **options}
+    return bench(sizes=sizes, **given)
 
 
 def job(names=("inference",), framework="jax", **configs):
-    parts = {name: small_config(name) for name in names} | configs
-    rest = {"problem": "seismic", "framework": framework, "threads": 1, "sizes": SIZES._asdict()}
-    return {**rest, "cases": parts}
+    parts = {name: problems.case_config("seismic", SIZES, name) for name in names} | configs
+    return {
+        "problem": "seismic",
+        "framework": framework,
+        "threads": 1,
+        "platform": None,
+        "precision": "default",
+        "remat": None,
+        "value": None,
+        "sizes": SIZES._asdict(),
+        "cases": parts,
+    }
 
 
-def torch_peer():
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-    torch.set_num_threads(1)  # on a busy machine its threads spend their time on waiting
-    from jitter_jax.bench import _torch_peer
-
-    return _torch_peer
-
-
-def test_flops_are_those_of_the_published_network():
-    # 9 (2 * 32 + 32 * 32 + 32 * 32 + 32) + 1 products a pixel.
-    config = cases.case_config("seismic", cases.Sizes(), "inference")
-    assert cases.PROBLEMS["seismic"].forward_flops(config) == 5 * 2 * 19297 * 2 * 352 * 352
-    # 9 (2 * 64 + 6 * 64 * 64 + 64 * 2) products a pixel.
-    config = cases.case_config("mri", cases.Sizes(iterations=3), "inference")
-    assert cases.PROBLEMS["mri"].forward_flops(config) == 3 * 2 * 223488 * 256 * 256
+READY = {
+    "parameters": 1,
+    "import_bytes": 1e8,
+    "temp_bytes": [1e7],
+    "program_bytes": [2e7],
+    "compile_s": [1.0],
+    "calls": [1],
+    "gflop": [None],
+    "platform": "cpu",
+    "device": "cpu",
+    "device_peak_bytes": None,
+}
 
 
-def products(traced):
-    """Operations of the convolutions in a traced network; those of 1x1 are products of matrices."""
-    flops = 0
-    for equation in traced.eqns:
-        if equation.primitive.name in ("conv_general_dilated", "dot_general"):
-            *kernel, _ = equation.invars[1].aval.shape
-            flops += 2 * np.prod(kernel) * equation.outvars[0].aval.size
-    return flops
+def measured(framework, seconds, cores=2, names=("inference",), **changes):
+    runs = [{"seconds": [s], "cpu_s": [cores * s]} for s in seconds]
+    return {**job(names, framework), **READY, "peak_bytes": 1e9, "runs": runs, **changes}
 
 
-@pytest.mark.parametrize(("width", "blocks"), [(16, 1), (8, 3)])
-def test_flops_of_smug_are_those_of_the_traced_network(width, blocks):
-    network = DIDN(width, blocks, differentiation="plain")
-    x = jax.ShapeDtypeStruct((20, 9, 2), jnp.float32)
-    flops = products(jax.make_jaxpr(network.init_with_output)(jax.random.key(0), x).jaxpr)
-    sizes = cases.Sizes(height=20, width=9, batch=3, iterations=2, samples=5)
-    for case, evaluations in (("inference", 2), ("train_smug", 2 * 5 + 1)):
-        config = cases.case_config("smug", sizes, case)
-        config["network"].update({"width": width, "depth": blocks})
-        found = cases.PROBLEMS["smug"].forward_flops(config)
-        assert found == 3 * evaluations * flops > 0
+def test_a_run_reports_what_it_measured(tmp_path, capsys):
+    found = run(output=tmp_path / "bench.json", profile=tmp_path / "traces", peak=True)
+    assert json.loads((tmp_path / "bench.json").read_text()) == json.loads(json.dumps(found))
+    (row,) = found["rows"]
+    assert len(row["seconds"]) == 2 and min(row["seconds"]) > 0
+    assert row["min_s"] <= row["median_s"]
+    assert row["items_per_s"] == pytest.approx(2 / row["median_s"])
+    assert row["gflop"] == pytest.approx(1e-9 * 2 * 2 * 19297 * 2 * 24 * 16)
+    assert row["gflop_per_s"] == pytest.approx(row["gflop"] / row["median_s"])
+    assert min(found["peak"].values()) > 0 and 0 < row["peak_share"]
+    assert row["parameters"] == 19588  # with the step size
+    assert row["compile_s"] > 0
+    assert 0.05 < row["import_gb"] < row["peak_gb"] < 4
+    assert 0 < row["temp_gb"] < row["program_gb"] < row["peak_gb"]
+    assert row["torch_over_jax"] is None
+    assert found["jitter_overhead"] == []
+    assert found["versions"]["jax"] == jax.__version__
+    (trace,) = (tmp_path / "traces" / "seismic-inference-jax").rglob("perfetto_trace.json.gz")
+    assert trace.stat().st_size > 1000
+    printed = capsys.readouterr().out
+    assert "seismic 2 x 24 x 16, K = 2" in printed
+    assert "| seismic | inference | JAX |" in printed
+    assert "Peak: a 3x3 convolution" in printed and "PyTorch / JAX |" not in printed
 
 
-@pytest.mark.parametrize(
-    ("problem", "depth", "network"),
-    [
-        ("ista_net_pp", 2, lambda width, depth: ISTANetPPPhase(width, depth, "plain")),
-        ("dpdnn", 3, lambda width, depth: DPDNNUNet(width, depth, "plain")),
-    ],
-)
-def test_flops_of_pictures_are_those_of_the_traced_network(problem, depth, network):
-    x, level = jnp.zeros((20, 9, 1)), [jnp.float32(0.1)] * (problem == "ista_net_pp")
-    traced = jax.make_jaxpr(network(8, depth).init_with_output)(jax.random.key(0), x, *level).jaxpr
-    sizes = cases.Sizes(height=20, width=9, batch=3, iterations=2)
-    config = cases.case_config(problem, sizes, "inference")
-    config["network"].update({"width": 8, "depth": depth})
-    assert cases.PROBLEMS[problem].forward_flops(config) == 3 * 2 * products(traced) > 0
-
-
-def test_a_certificate_is_that_of_the_loop():
-    sizes = cases.Sizes(height=16, width=16, batch=2, iterations=1, samples=5, chunk=2)
-    found = []
-    for name in ("certificate", "certificate_loop"):
-        config = cases.case_config("dpdnn", sizes, name)
-        config["network"].update({"width": 2, "depth": 1})
-        work = make_work(cases.CASES[name], "dpdnn", config)
-        found.append(work.run())
-    assert found[0].shape == (2,) and np.all(np.asarray(found[0]) > 0)
-    np.testing.assert_allclose(*found, rtol=1e-5)
-
-
-def test_smug_differs_from_its_vanilla_by_scheme_and_smoothing_alone():
-    def config(case, **sizes):
-        return cases.case_config("smug", cases.Sizes(**sizes), case)
-
-    smug, vanilla = config("train_smug"), config("train_mse", samples=3)
-    assert (smug["smoothing"]["where"], vanilla["smoothing"]["where"]) == ("step", "none")
-    assert smug["smoothing"]["num_samples"] == smug["smoothing"]["chunk"] == 10  # all at once
-    assert smug["network"]["name"] == "didn" and smug["data"]["coils"]["num"] == 4
-    for part in ("smoothing", "scheme"):
-        assert smug.pop(part) != vanilla.pop(part)
-    assert smug == vanilla
-    for chunk, expected in ((0, 7), (3, 3), (20, 7)):
-        smoothing = config("train_smug", samples=7, chunk=chunk)["smoothing"]
-        assert (smoothing["num_samples"], smoothing["chunk"]) == (7, expected)
-
-
-def test_growth_is_a_least_squares_fit_to_the_medians_of_each_case():
+def test_growth_is_fitted_by_least_squares():
     def row(case, samples, seconds):
-        sizes = cases.Sizes(samples=samples)._asdict()
         return {
             "problem": "smug",
             "case": case,
             "framework": "jax",
-            "sizes": sizes,
+            "remat": None,
+            "value": samples,
             "median_s": seconds,
+            "temp_gb": 0.1 * samples**2,
             "peak_gb": 0.5 + samples,
         }
 
     # 1 + 2 samples, and -1, 2 and -1 on top: orthogonal to a constant and to 0, 1, 2.
     rows = [row("train_smug", s, 1 + 2 * s + e) for s, e in ((2, -1), (3, 2), (4, -1))]
     # One line is no growth.
-    (fit,) = report.growth([row("train_mse", 0, 9.0), *rows], "samples")
+    (fit,) = scale.growth([row("train_mse", 0, 9.0), *rows], "samples")
     assert (fit["problem"], fit["case"], fit["field"]) == ("smug", "train_smug", "samples")
     assert fit["values"] == [2, 3, 4] and fit["peak_gb"] == [2.5, 3.5, 4.5]
     assert fit["intercept_s"] == pytest.approx(1)
     assert fit["slope_s"] == pytest.approx(2)
     assert fit["largest_deviation_s"] == pytest.approx(2)
+    assert fit["temp_power"] == pytest.approx(2)
+    assert scale.power([1, 2, 4], [3, 3 * 2**1.5, 3 * 4**1.5]) == pytest.approx(1.5)
+    assert scale.power([1, 2], [None, 1]) is scale.power([1, 2], [0.0, 1]) is None
 
 
-def run_smug(monkeypatch, sizes, **options):
-    """Time the problem with a network that compiles sooner."""
-    smug = cases.PROBLEMS["smug"]
-    network = {"network.name": "dncnn", "network.depth": 2, "network.width": 4}
-    small = smug._replace(settings={**smug.settings, **network})
-    monkeypatch.setitem(cases.PROBLEMS, "smug", small)
-    return run(sizes, problems=["smug"], repeats=1, **options)
+def test_size_scales_both_sides():
+    sizes = scale.parse_scale("size:32,16").sizes(SIZES)
+    assert [*sizes] == [16, 32]
+    assert (sizes[32].height, sizes[32].width, sizes[32].batch) == (32, 32, 2)
 
 
-def test_smug_is_scaled_beside_its_vanilla_and_without_a_peer(monkeypatch, capsys):
-    def alternate(jobs, repeats, say):
-        ready = {"parameters": 1, "import_bytes": 1e8, "temp_bytes": [1e7], "compile_s": [1.0]}
-        for job in jobs:
-            seconds = [1 + 2.0 * (job["sizes"]["samples"] or 0)]
-            runs = [{"seconds": seconds, "cpu_s": seconds}] * repeats
-            yield {**job, **ready, "runs": runs, "peak_bytes": 1e9 * seconds[0]}
+class Worker:
+    """Stands for a process: a case takes a second, and two more for every sample."""
 
-    monkeypatch.setattr(parent, "alternate", lambda *arguments: [*alternate(*arguments)])
-    monkeypatch.setattr(parent.importlib.util, "find_spec", lambda name: None)  # no PyTorch
-    found = run_smug(
-        monkeypatch,
+    started: list
+
+    def __init__(self, job, stack, say):
+        self.job, self.ready = job, READY
+        self.started.append(job)
+
+    def ask(self, line):
+        seconds = 1 + 2.0 * (self.job["sizes"]["samples"] or 0)
+        if line == "memory":
+            return {"peak_bytes": 1e9 * seconds, "device_peak_bytes": None}
+        return {"seconds": [seconds], "cpu_s": [seconds]}
+
+    measured = rounds.Worker.measured
+
+
+@pytest.fixture
+def no_processes(monkeypatch):
+    monkeypatch.setattr(Worker, "started", [], raising=False)
+    monkeypatch.setattr(timer, "Worker", Worker)
+    monkeypatch.setattr(rounds, "_PAUSE_S", 0)
+    return Worker.started
+
+
+def test_smug_is_scaled_beside_its_vanilla_and_without_a_peer(no_processes, monkeypatch, capsys):
+    monkeypatch.setattr(checks.importlib.util, "find_spec", lambda name: None)  # no PyTorch
+    found = run(
         cases.Sizes(iterations=2, chunk=2),
-        cases=["train_mse", "train_sgd_jitter", "train_smug"],
+        problems=["smug"],
+        cases=["train_sgd_jitter", "train_smug", "train_mse"],
         scale="samples:4,1,2",
-        peer="torch",
+        peer=["torch"],
+        repeats=1,
     )
     rows = [(r["case"], r["sizes"]["samples"], r["sizes"]["chunk"]) for r in found["rows"]]
     smug = [("train_smug", 1, 1), ("train_smug", 2, 2), ("train_smug", 4, 2)]
@@ -180,42 +156,77 @@ def test_smug_is_scaled_beside_its_vanilla_and_without_a_peer(monkeypatch, capsy
     assert (fit["values"], fit["peak_gb"]) == ([1, 2, 4], [3, 5, 9])
     assert fit["intercept_s"] == pytest.approx(1) and fit["slope_s"] == pytest.approx(2)
     printed = capsys.readouterr().out
-    assert "| smug | train_mse | JAX | 1.000 |" in printed
-    assert "| smug | train_smug, samples = 4, chunk = 2 | JAX | 9.000 |" in printed
+    assert "| smug | train_mse | JAX | 1 |" in printed
+    assert "| smug | train_smug, samples = 4, chunk = 2 | JAX | 9 |" in printed
     assert "Growth, smug train_smug, JAX: 1 +2 * samples seconds" in printed
     assert "peak 3.00, 5.00, 9.00 GB at 1, 2, 4" in printed
     assert "No PyTorch peer: smug" in printed
 
 
-def test_a_step_of_smug_is_timed(monkeypatch):
-    sizes = cases.Sizes(height=16, width=16, iterations=1, samples=3, chunk=2)
-    (row,) = run_smug(monkeypatch, sizes, cases=["train_smug"])["rows"]
-    assert row["parameters"] == 9 * (2 * 4 + 4 * 2)
-    assert row["seconds"][0] > 0 and row["compile_s"] > 0
-    # At the least, the two channels of every noisy copy of a chunk.
-    assert 1e-9 * 2 * 2 * 16 * 16 * 4 < row["temp_gb"] < row["peak_gb"]
-
-
-def test_a_run_reports_what_it_measured(tmp_path, capsys):
-    found = run(output=tmp_path / "bench.json")
-    assert json.loads((tmp_path / "bench.json").read_text()) == json.loads(json.dumps(found))
-    (row,) = found["rows"]
-    assert len(row["seconds"]) == 2 and min(row["seconds"]) > 0
-    assert row["min_s"] <= row["median_s"]
-    assert row["gflop"] == pytest.approx(1e-9 * 2 * 2 * 19297 * 2 * 24 * 16)
-    assert row["gflop_per_s"] == pytest.approx(row["gflop"] / row["median_s"])
-    assert row["parameters"] == 19588  # with the step size
-    assert row["compile_s"] > 0
-    assert 0.05 < row["import_gb"] < row["peak_gb"] < 4
-    assert row["torch_over_jax"] is None
-    assert found["jitter_overhead"] == []
-    assert found["versions"]["jax"] == jax.__version__
+def test_a_scale_is_drawn_by_rematerialisation(no_processes, tmp_path, capsys):
+    found = run(
+        problems=["smug"],
+        cases=["train_smug"],
+        scale="samples:1,4",
+        remat=["none", "full"],
+        plot=tmp_path / "growth.png",
+    )
+    lines = [(row["remat"], row["value"]) for row in found["rows"]]
+    assert lines == [("none", 1), ("full", 1), ("none", 4), ("full", 4)]
+    for job, (remat, value) in zip(no_processes, lines, strict=True):
+        config = job["cases"]["train_smug"]
+        assert config["unroll"]["remat"] == remat
+        assert config["smoothing"]["num_samples"] == value
+    assert [fit["remat"] for fit in found["growth"]] == ["none", "full"]
+    assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
     printed = capsys.readouterr().out
-    assert "seismic 2 x 24 x 16, K = 2" in printed
-    assert "| seismic | inference | JAX |" in printed
+    assert "| smug | train_smug, samples = 4, chunk = 4, remat full | JAX |" in printed
+    assert "Growth, smug train_smug, remat full, JAX: " in printed
+    # 3 and 9 seconds
+    assert "time as samples^0.79, temporaries as samples^0.00; peak 3.00, 9.00 GB" in printed
 
 
-def test_the_loader_is_measured(tmp_path, capsys):
+def test_every_problem_has_its_lines(no_processes):
+    found = run(cases.Sizes(), problems=list(problems.PROBLEMS), cases=list(cases.CASES))
+    lines = [(row["problem"], row["case"]) for row in found["rows"]]
+    assert lines == [(p, case) for p in problems.PROBLEMS for case in problems.PROBLEMS[p].cases]
+    by_case = {(row["problem"], row["case"]): row for row in found["rows"]}
+    # Two draws in seven samples' time, beside one second.
+    assert by_case["mri", "train_smt_grad"]["over_mse"] == 5
+    assert by_case["mri", "train_mse"]["over_mse"] == 1
+    assert by_case["mri", "attack"]["over_mse"] is None
+
+
+def test_peers_are_timed_once_and_agree_first(no_processes, monkeypatch):
+    monkeypatch.setattr(checks.importlib.util, "find_spec", lambda name: object())
+    found = run(
+        cases=["pgd_step", "certificate"],
+        peer=["torch", "torch_compile"],
+        remat=["none", "full"],
+    )
+    started = [(job["framework"], job["remat"], *job["cases"]) for job in no_processes]
+    peers = [("torch", "none", "pgd_step"), ("torch_compile", "none", "pgd_step")]
+    certificates = [("jax", "none", "certificate"), ("jax", "full", "certificate")]
+    first, *rest = started
+    assert first == ("agreement", "none", "pgd_step")
+    assert rest == [
+        ("jax", "none", "pgd_step"),
+        *peers,
+        ("jax", "full", "pgd_step"),
+        *certificates,
+    ]
+    for row in found["rows"][:1] + found["rows"][3:4]:
+        assert row["framework"] == "jax"
+        assert row["torch_over_jax"] == row["torch_compile_over_jax"] == 1
+
+
+def test_jobs_of_a_value_stay_together():
+    jobs = [{"value": value, "number": number} for value in (1, 2, 3) for number in (0, 1)]
+    sizes = {together: [len(g) for g in timer.groups(jobs, together)] for together in (1, 4, 8)}
+    assert sizes == {1: [2, 2, 2], 4: [4, 2], 8: [6]}
+
+
+def test_the_loader_is_measured(no_processes, tmp_path, capsys):
     for i in range(2):
         write_fastmri_file(tmp_path / f"{i}.h5", shape=(330, 322), recon_size=(320, 320), seed=i)
     found = run(loader=tmp_path)["loader"]
@@ -225,9 +236,8 @@ def test_the_loader_is_measured(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name", ["train_sgd_jitter", "pgd_step"])
-def test_the_other_cases_run_again_and_again(name):
-    case = cases.CASES[name]
-    work = make_work(case, "seismic", small_config(name))
+def test_a_case_runs_again_and_again(name):
+    work = _library.make_work(name, job([name]))
     assert work.compile_s > 0
     for _ in range(3):
         work.run()
@@ -242,19 +252,51 @@ def test_the_overhead_is_a_median_of_paired_ratios():
 
 
 def test_the_ratio_is_a_median_over_rounds():
-    def measured(framework, seconds, cores=2, names=("inference",)):
-        runs = [{"seconds": [s], "cpu_s": [cores * s]} for s in seconds]
-        ready = {"parameters": 1, "import_bytes": 1, "temp_bytes": [None], "peak_bytes": 1}
-        ready["compile_s"] = [None]
-        return {**job(names, framework), **ready, "runs": runs}
-
     ours, theirs = measured("jax", [1, 2, 4]), measured("torch", [2, 3, 4], cores=4)
     other = measured("torch", [9, 9, 9], names=["pgd_step"])
-    row = report.table_row(ours, [ours, theirs, other])
+    compiled = measured("torch_compile", [4, 4, 4], device_peak_bytes=4e9)
+    peak = {"convolution": [1, 2, 3], "matmul": [9, 9, 9]}
+    row = report.table_row(ours, [ours, theirs, other, compiled], peak=peak)
     assert report.table_row(theirs, [ours, theirs])["torch_over_jax"] is None
     assert row["torch_over_jax"] == 1.5
     assert row["torch_over_jax_cpu"] == 3
+    assert row["torch_compile_over_jax"] == 2
+    assert (row["peak_of_torch"], row["peak_of_torch_compile"]) == (1, 0.25)
     assert row["cores"] == 2
+    assert row["peak_share"] == pytest.approx(row["gflop"] / 4)  # the median of 1, 4 and 12
+
+
+def test_a_scheme_is_held_against_the_plain_step_of_its_framework():
+    plain = measured("jax", [1, 2, 4], names=["train_mse"])
+    theirs = measured("torch", [5, 5, 5], names=["train_mse"])
+    scheme = measured("jax", [3, 4, 20], names=["train_adversarial"])
+    assert report.table_row(scheme, [plain, theirs, scheme])["over_mse"] == 3
+    elsewhere = {**plain, "remat": "full"}
+    assert report.table_row(scheme, [elsewhere, theirs, scheme])["over_mse"] is None
+
+
+def test_the_memory_of_a_device_counts_where_there_is_one():
+    row = report.table_row(measured("jax", [1.0], device_peak_bytes=3e9), [])
+    assert (row["peak_gb"], row["host_peak_gb"]) == (pytest.approx(3), pytest.approx(1))
+
+
+def test_frameworks_on_different_devices_are_refused():
+    ours, theirs = measured("jax", [1.0]), measured("torch", [1.0], platform="gpu")
+    checks.check_platforms([ours, ours])
+    with pytest.raises(ValueError, match="different devices"):
+        checks.check_platforms([ours, theirs])
+
+
+def test_a_worker_is_told_its_platform_and_devices(monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=x")
+    told = rounds.environment(job())
+    assert told["JAX_PLATFORMS"] == "cpu" and told["XLA_FLAGS"] == "--xla_dump_to=x"
+    assert told["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
+    on_gpu = {**job(), "platform": "gpu", "sizes": SIZES._replace(devices=4)._asdict()}
+    told = rounds.environment(on_gpu)
+    assert told["JAX_PLATFORMS"] == "cuda"
+    assert told["XLA_FLAGS"].endswith("--xla_force_host_platform_device_count=4")
 
 
 @pytest.mark.parametrize(
@@ -262,7 +304,9 @@ def test_the_ratio_is_a_median_over_rounds():
     [
         ({"repeats": 0}, "repeats=0"),
         ({"pairs": -1}, "pairs=-1"),
+        ({"together": 0}, "together=0"),
         ({"sizes": SIZES._replace(height=0)}, "height=0"),
+        ({"sizes": SIZES._replace(devices=0)}, "devices=0"),
         ({"cases": ["certify"]}, "'certify'"),
         ({"cases": []}, "cases=''"),
         ({"cases": ["train_smug"]}, "cases='train_smug'"),
@@ -271,14 +315,21 @@ def test_the_ratio_is_a_median_over_rounds():
         ({"scale": "batch:2,2"}, "scale='batch:2,2'"),
         ({"scale": "batch:0,2"}, "scale='batch:0,2'"),
         ({"scale": "batch"}, "two or more numbers of at least 1"),
+        ({"scale": "batch:1,2.5"}, "two or more numbers of at least 1"),
         ({"scale": "samples:1,2"}, "it changes none of the cases"),
         ({"problems": ["ct"]}, "problems='ct'"),
-        ({"peer": "numpy"}, "peer='numpy'"),
-        ({"remat": "some"}, "remat='some'"),
+        ({"peer": ["numpy"]}, "peer='numpy'"),
+        ({"peer": ["torch", "none"]}, "'none' stands alone"),
+        ({"peer": ["torch"], "platform": "tpu"}, "peer is not accepted with platform='tpu'"),
+        ({"platform": "quantum"}, "platform='quantum'"),
+        ({"precision": "half"}, "precision='half'"),
+        ({"remat": ["some"]}, "remat='some'"),
         ({"threads": 0}, "threads=0"),
         ({"threads": 10**6}, "threads=1000000"),
         ({"output": "no/such/folder/x.json"}, "a folder that exists is expected"),
         ({"output": "."}, "a file in a folder"),
+        ({"plot": "no/such/folder/x.png"}, "plot='no/such/folder/x.png'"),
+        ({"plot": "x.png"}, "it is drawn of a scale"),
     ],
 )
 def test_bad_arguments_are_refused_before_anything_runs(options, message):
@@ -287,9 +338,9 @@ def test_bad_arguments_are_refused_before_anything_runs(options, message):
 
 
 def test_a_missing_peer_is_said(monkeypatch):
-    monkeypatch.setattr(parent.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(checks.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="needs PyTorch, which is not installed"):
-        run(peer="torch")
+        run(peer=["torch"])
 
 
 def test_the_binary_explains_an_error():
@@ -304,145 +355,30 @@ def test_the_binary_explains_an_error():
     assert done.stderr == "error: repeats=0 is not accepted: at least 1 is expected\n"
 
 
-# PyTorch
-
-
-def in_both():
-    """The library's experiment and parameters, and the same problem in PyTorch."""
-    peers = torch_peer()
-    import torch
-
-    config = small_config()
-    experiment = experiments.build(ConfigDict(config))
-    params = start(experiment)[0].params
-    peer = peers.seismic(config)
-    weights = params["network"]["params"]
-    # Larger than at first, so that the network is not a small part of the result.
-    weights = jax.tree.map(lambda w: 5 * w if w.ndim == 4 else w, weights)
-    params = {**params, "network": {"params": weights}}
-    with torch.no_grad():
-        convolutions = [m for m in peer.model.network if isinstance(m, torch.nn.Conv2d)]
-        norms = [m for m in peer.model.network if isinstance(m, torch.nn.GroupNorm)]
-        for i, layer in enumerate(convolutions):
-            ours = weights[f"Conv_{i}"]
-            layer.weight.copy_(torch.tensor(np.asarray(ours["kernel"]).transpose(3, 2, 0, 1)))
-            layer.bias.copy_(torch.tensor(np.asarray(ours["bias"])))
-        for i, layer in enumerate(norms):
-            layer.weight.copy_(torch.tensor(np.asarray(weights[f"GroupNorm_{i}"]["scale"])))
-            layer.bias.copy_(torch.tensor(np.asarray(weights[f"GroupNorm_{i}"]["bias"])))
-    return experiment, params, peer
-
-
-def to_jax(x):
-    return jnp.asarray(np.asarray(x.detach())[:, 0, :, :, None])
-
-
-def test_the_peer_computes_what_the_library_computes():
-    experiment, params, peer = in_both()
-    y = to_jax(peer.measurement)
-    ours = jax.vmap(lambda y: experiment.reconstructor.apply(params, experiment.operator, y))(y)
-    theirs = to_jax(peer.model(peer.measurement))
-    assert float(jnp.abs(ours - y).max()) > 0.1
-    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
-
-
-def test_the_peer_computes_the_library_s_mri():
-    peers = torch_peer()
-    import torch
-
-    sizes = cases.Sizes(height=24, width=20, batch=1, iterations=2)
-    config = cases.case_config("mri", sizes, "inference")
-    config["network"].update({"width": 8, "depth": 3})
-    experiment = experiments.build(ConfigDict(config))
-    params, peer = start(experiment)[0].params, peers.mri(config)
-    with torch.no_grad():
-        convolutions = [m for m in peer.model.network if isinstance(m, torch.nn.Conv2d)]
-        for i, layer in enumerate(convolutions):
-            kernel = np.asarray(params["network"]["params"][f"Conv_{i}"]["kernel"])
-            layer.weight.copy_(torch.tensor(kernel.transpose(3, 2, 0, 1)))
-    image = to_jax(peer.signal) + 1j * np.asarray(peer.signal)[0, 1, :, :, None]
-    mask = experiment.sources["train"][0]["mask"]
-    operator = experiment.operator({"mask": jnp.asarray(mask)})
-    y = np.asarray(peer.measurement)[0]
-    y = jnp.asarray(y[0] + 1j * y[1])[..., None]
-    assert float(jnp.abs(operator.forward(image[0]) - y).max()) < 0.1  # but for the noise
-    ours = experiment.reconstructor.apply(params, operator, y)
-    theirs = peer.model(peer.measurement).detach().numpy()[0]
-    assert float(jnp.abs(ours - operator.adjoint(y)).max()) > 0.1
-    np.testing.assert_allclose(ours.real[..., 0], theirs[0], rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(ours.imag[..., 0], theirs[1], rtol=1e-4, atol=1e-5)
-
-
-def test_the_peer_differentiates_what_the_library_differentiates():
-    experiment, params, peer = in_both()
-    x, y = to_jax(peer.signal), to_jax(peer.measurement)
-
-    def loss(params):
-        apply = experiment.reconstructor.apply
-        return jax.vmap(lambda x, y: mse(apply(params, experiment.operator, y), x))(x, y).mean()
-
-    ours = jax.grad(loss)(params)
-    ((peer.model(peer.measurement) - peer.signal) ** 2).mean().backward()
-    np.testing.assert_allclose(
-        ours["step_size"], peer.model.parameter.grad.numpy(), rtol=1e-3, atol=1e-7
+def test_the_parent_leaves_both_frameworks_to_its_workers():
+    code = (
+        "import sys; import jitter_jax.bench; "
+        "assert not {'jax', 'torch', 'matplotlib'} & {*sys.modules}"
     )
-    theirs = peer.model.network[3].weight.grad.numpy().transpose(2, 3, 1, 0)
-    ours = ours["network"]["params"]["Conv_1"]["kernel"]
-    np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3 * np.abs(theirs).max())
-
-
-def test_the_peer_takes_the_same_attack_step():
-    experiment, params, peer = in_both()
-    step = torch_peer().pgd_step(peer)
-    step()  # from zero
-    theirs = step()
-    x, y = to_jax(peer.signal), to_jax(peer.measurement)
-
-    def one(x, y):
-        reconstruct = lambda y: experiment.reconstructor.apply(params, experiment.operator, y)
-        objective = attacks.reconstruction_error(reconstruct, experiment.operator, x, y)
-        ball = attacks.Threat(cases.EPSILON, unit="relative").ball(y)
-        ascent = value_and_ascent(objective, jnp.zeros_like(y))[1]
-        return objective(ball.project(cases.STEP_SIZE * ball.radius * ball.steepest(ascent)))
-
-    np.testing.assert_allclose(jax.vmap(one)(x, y), theirs.detach().numpy(), rtol=1e-3)
-
-
-def test_the_peer_trains():
-    peers = torch_peer()
-    for case in ("train_mse", "train_sgd_jitter"):
-        config = small_config(case)
-        step = peers.training(peers.seismic(config), config)
-        losses = [step() for _ in range(15)]
-        assert np.isfinite(losses).all() and losses[-1] < losses[0]
-
-
-def test_side_by_side():
-    torch_peer()
-    ours, theirs = run(peer="torch", repeats=1)["rows"]
-    assert (ours["framework"], theirs["framework"]) == ("jax", "torch")
-    assert ours["parameters"] == theirs["parameters"] == 19588
-    assert ours["torch_over_jax"] == pytest.approx(theirs["min_s"] / ours["min_s"])
-    assert theirs["compile_s"] is None
-
-
-def test_two_cases_take_turns_in_one_process():
-    torch_peer()
-    both = job(cases.OVERHEAD_OF, "torch")
-    (measured,) = parent.alternate([both], 3, lambda text: None)
-    overhead = report.overhead(measured)
-    assert np.shape(overhead["seconds"]) == (3, 2)
-    assert overhead["quartiles"][0] <= overhead["percent"] <= overhead["quartiles"][1]
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60, capture_output=True)
+    assert done.stderr == b"" and done.returncode == 0
 
 
 def test_a_worker_that_cannot_build_says_why():
-    config = small_config()
+    config = problems.case_config("seismic", SIZES, "inference")
     config["network"]["num_groups"] = 5
     with pytest.raises(ValueError, match="num_groups must divide"):
-        parent.alternate([job(inference=config)], 1, lambda text: None)
+        start(job(inference=config))
 
 
 def test_a_dead_worker_is_said(capfd):
-    with pytest.raises(ChildProcessError, match="worker of jax none ended with status 1; what it"):
-        parent.alternate([job([], none={})], 1, lambda text: None)
+    with pytest.raises(ChildProcessError, match="worker of JAX none ended with status 1; what it"):
+        start(job([], none={}))
     assert "KeyError: 'none'" in capfd.readouterr().err
+
+
+def start(job):
+    from contextlib import ExitStack
+
+    with ExitStack() as stack:
+        return rounds.Worker(job, stack, lambda text: None)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from published_files import ista_net
 from tiny_runs import write_run
+from traces import assert_ran
 
 from configs import compressed_sensing, denoising
 from jitter_jax import certify
@@ -227,3 +228,10 @@ def test_the_binary_wants_runs_or_weights():
     assert done.returncode == 1
     assert "either --workdir, or --weights with --output, is expected" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_trace_compiles_nothing_also_if_all_numbers_are_read_back(run, certified, tmp_path):
+    output, report = certified
+    again = certify_runs(run, output, PLAN, profile=tmp_path, **OPTIONS)
+    assert again == report
+    assert_ran("_losses_of", tmp_path / "tiny")

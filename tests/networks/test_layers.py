@@ -74,6 +74,10 @@ def derivatives(convolution, x, kernel, direction):
         (2, 5, 12, 32, 2, 5, "float64"),
         (1, 37, 10, 32, 32, 3, "float32"),  # three strips, the last one incomplete
         (1, 37, 10, 6, 8, 3, "float64"),
+        # By Winograd's algorithm: tiles and strips that end with the signal, and that do not.
+        (1, 64, 64, 16, 16, 3, "float32"),
+        (2, 67, 62, 16, 17, 3, "float32"),
+        (2, 67, 62, 17, 16, 3, "float64"),
         (2, 32, 5, 8, 6, 5, "float64"),  # two whole strips
         (2, 6, 7, 6, 6, 1, "float32"),
         (1, 4, 4, 1, 1, 1, "float64"),

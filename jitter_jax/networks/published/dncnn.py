@@ -7,8 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from jitter_jax.networks.layers import Conv, Differentiation
+from jitter_jax.networks.precision import cast
 from jitter_jax.networks.published._arrays import Shapes, read_arrays, size
 
 Array = jax.Array
@@ -26,6 +28,8 @@ class PlainDnCNN(nn.Module):
         circular: continue the image periodically beyond its border, instead of by zeros.
         differentiation: `"reverse"` is fast on CPU and allows reverse mode of any order;
             `"plain"` also allows `jax.jvp` and `jax.jacfwd`.
+        dtype: type of the products and of what is between them, such as bfloat16; that of the
+            input if None. Parameters, norms and the residual connection keep theirs.
 
     Source: Zhang et al., "Beyond a Gaussian denoiser: residual learning of deep CNN for image
     denoising" (2017).
@@ -35,13 +39,14 @@ class PlainDnCNN(nn.Module):
     width: int = 64
     circular: bool = False
     differentiation: Differentiation = "reverse"
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Maps `(height, width, channels)` to the same shape."""
         if self.depth < 2:
             raise ValueError(f"depth must be at least 2, got {self.depth}")
-        noise = x
+        noise = cast(x, self.dtype)
         for _ in range(self.depth - 1):
             noise = nn.relu(self._convolution(noise, self.width))
         return x - self._convolution(noise, x.shape[-1])
