@@ -114,8 +114,8 @@ def certify_runs(
 ) -> dict[str, Any]:
     """Certify reconstructors on test signals, side by side.
 
-    Writes `certify.json`, `certify.csv`, `certify.png` (the first signal) and, of several sigmas,
-    `curves.png`. What is known of each signal is kept in `certify_signals.json`, so that the same
+    Writes `certify.json`, `certify.csv`, `certify.png` (the first signal, if it has two axes or
+    more) and, of several sigmas, `curves.png`. What is known of each signal is kept in `certify_signals.json`, so that the same
     call goes on where it was stopped.
 
     Args:
@@ -177,7 +177,8 @@ def certify_runs(
     write_json(output / "certify.json", report)
     plain = [{key: value for key, value in row.items() if key != "values"} for row in rows]
     write_csv(output / "certify.csv", plain)
-    panels_figure(pictures, output / "certify.png", row_labels=list(runs))
+    if all(pictures):
+        panels_figure(pictures, output / "certify.png", row_labels=list(runs))
     if len(plan.sigmas) > 1:
         curves_figure(rows, output / "curves.png")
     return report
@@ -409,9 +410,14 @@ class _Run:
         )
 
     def panels(self) -> list[Panel]:
-        """Return pictures of the first signal, at the first budget that certifies."""
+        """Return pictures of the first signal, at the first budget that certifies.
+
+        There are none of a signal of one axis.
+        """
         budget = first_certified(self._budgets)
         operator, x, y, key = next(self.signals(1))
+        if x.ndim < 2:
+            return []
         seen = np.asarray(visible(operator, y))
         estimate = self._estimate(operator, y)
         positive = self._experiment.config.data.kind in PICTURE_KINDS

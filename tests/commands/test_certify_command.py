@@ -14,7 +14,7 @@ from published_files import ista_net
 from tiny_runs import write_run
 from traces import assert_ran
 
-from configs import compressed_sensing, denoising
+from configs import compressed_sensing, denoising, points
 from jitter_jax import certify
 from jitter_jax.commands import certify as command
 from jitter_jax.commands.certify import Plan, certify_runs
@@ -165,6 +165,16 @@ def test_noise_in_the_measurement(tmp_path):
         assert f"added to the {space}" in report["definitions"]["noise"]
         found[space] = report["rows"][0]["metrics"]["certified_discrepancy"]["mean"]
     assert found["measurement"] > 1.5 * found["signal"] > 0
+
+
+def test_points_have_no_picture(tmp_path):
+    config = points.get_config()
+    config.data.update({"num_train": 4, "num_validation": 2, "num_test": 3})
+    runs = load_experiments([write_run(tmp_path / "points", config)], {})
+    report = certify_runs(runs, tmp_path / "certified", PLAN, num_examples=2, progress=False)
+    assert report["rows"][0]["metrics"]["certified_discrepancy"]["mean"] > 0
+    written = {path.name for path in (tmp_path / "certified").iterdir()}
+    assert "certify.csv" in written and "certify.png" not in written
 
 
 def test_published_weights(tmp_path):

@@ -35,8 +35,8 @@ FLOAT64_REPLAY = {
     "sgdj_metrics": (8e-7, 0.0),
     "sgdj_mask": (0.0, 0.0),
 }
-# The limits suggested there: ten times as much in float32 and at least this, (outputs, gradients);
-# and in float64, where the files hold float32-rounded numbers.
+# The limits suggested there: ten times as much in float32 and at least this, (outputs, gradients,
+# these entry by entry or in norm); and in float64, entry by entry, where the files hold float32-rounded numbers.
 FLOAT32 = (1e-5, 1e-4)
 FLOAT64 = 5e-6
 # A step along the gradient's sign goes the other way where an entry is within rounding of zero.
@@ -65,7 +65,7 @@ def check_outputs(case: str, arrays: dict[str, np.ndarray]) -> None:
         assert key in outputs, f"{key} was not reproduced"
         exact = arrays[f"f64/{key}" if f"f64/{key}" in arrays else key]
         limit, flipped = limits["grad" in key], FLIPPED * key.endswith("inf/delta")
-        compare(key, outputs[key], arrays.get(key, exact), limit, gradients, flipped)
+        compare(key, outputs[key], arrays.get(key, exact), limit, gradients, flipped, "grad" in key)
         compare(f"f64/{key}", outputs[f"f64/{key}"], exact, FLOAT64, gradients)
         checked += 1
     assert checked >= 7  # what the file with the fewest outputs, of the attack, has
@@ -81,8 +81,13 @@ def gradient_scales(arrays: dict[str, np.ndarray]) -> dict[str, float]:
     return scales
 
 
-def compare(key, ours, stored, limit, gradients, flipped=0.0) -> None:
-    """Compares an output with the stored one, except for the share of entries that may flip."""
+def compare(key, ours, stored, limit, gradients, flipped=0.0, by_norm=False) -> None:
+    """Compares an output with the stored one, except for the share of entries that may flip.
+
+    Where `by_norm` is given an output also agrees if the l2 norm of the difference is within the
+    limit: one flipped ReLU of the float32 U-Net moves single entries of a gradient, whose
+    rounding depends on the machine's vector instructions.
+    """
     assert ours.shape == stored.shape, key
     if stored.dtype.kind in "biuU":
         assert np.array_equal(ours, stored), key
@@ -93,7 +98,10 @@ def compare(key, ours, stored, limit, gradients, flipped=0.0) -> None:
     assert np.array_equal(finite, np.isfinite(ours)), key
     whole = gradients.get(key.removeprefix("f64/").partition("grad/")[0], 0.0)
     scale = max(np.abs(stored[finite]).max(), whole)
-    errors = np.sort(np.abs(ours[finite].astype(np.float64) - stored[finite]))
+    difference = ours[finite].astype(np.float64) - stored[finite]
+    if by_norm and np.linalg.norm(difference) <= limit * np.linalg.norm(stored[finite]):
+        return
+    errors = np.sort(np.abs(difference))
     error = errors[-1 - int(flipped * errors.size)]
     assert error <= limit * scale, f"{key}: {error / scale:.2e} of its largest entry"
 
