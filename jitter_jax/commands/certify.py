@@ -115,8 +115,8 @@ def certify_runs(
     """Certify reconstructors on test signals, side by side.
 
     Writes `certify.json`, `certify.csv`, `certify.png` (the first signal, if it has two axes or
-    more) and, of several sigmas, `curves.png`. What is known of each signal is kept in `certify_signals.json`, so that the same
-    call goes on where it was stopped.
+    more) and, of several sigmas, `curves.png`. What is known of each signal is kept in
+    `certify_signals.json`, so that the same call goes on where it was stopped.
 
     Args:
         runs: experiments that measure the same signals, with their parameters, by name.

@@ -36,7 +36,8 @@ FLOAT64_REPLAY = {
     "sgdj_mask": (0.0, 0.0),
 }
 # The limits suggested there: ten times as much in float32 and at least this, (outputs, gradients,
-# these entry by entry or in norm); and in float64, entry by entry, where the files hold float32-rounded numbers.
+# these entry by entry or in norm); and in float64, entry by entry, where the files hold
+# float32-rounded numbers.
 FLOAT32 = (1e-5, 1e-4)
 FLOAT64 = 5e-6
 # A step along the gradient's sign goes the other way where an entry is within rounding of zero.
