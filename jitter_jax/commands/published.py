@@ -210,8 +210,7 @@ def attack_published(
 
     The l2 ball is around the padded picture, in signal space. The published attack takes steps of
     800 times the raw gradient of the mean squared error; ours takes normalised ones, as long as the
-    radius, from where FGSM ends. Writes
-    `published_attack.csv`, `.json` and `.png`.
+    radius, from where FGSM ends. Writes `published_attack.csv`, `.json` and `.png`.
 
     Args:
         weights: folder of the weights.
