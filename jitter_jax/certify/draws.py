@@ -94,7 +94,8 @@ def statistics(
         key: PRNG key; draw `s` is that of `draw`.
         space: where the noise is.
         statistic: what is kept of an estimate, an array.
-        chunk: draws computed at once, which bounds the memory; draws do not depend on it.
+        chunk: draws computed at once, which bounds the memory; draws do not depend on it. Of a
+            picture on a CPU one at a time is the fastest.
         devices: over which the draws of a chunk are spread; their number divides `chunk`.
 
     Returns:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -167,6 +168,24 @@ def test_noise_in_the_measurement(tmp_path):
     assert found["measurement"] > 1.5 * found["signal"] > 0
 
 
+def test_how_many_draws_are_computed_at_once_changes_no_number(run, certified, tmp_path):
+    _, report = certified
+    again = certify_runs(run, tmp_path, replace(PLAN, chunk=None), **OPTIONS)
+    for row, same in zip(again["rows"], report["rows"], strict=True):
+        for name, values in same["metrics"].items():
+            assert row["metrics"][name]["mean"] == pytest.approx(values["mean"], rel=1e-4), name
+
+
+def test_large_pictures_are_drawn_one_on_each_device():
+    config = denoising.get_config()
+    config.data.images.shape = (256, 256)
+    experiment = SimpleNamespace(config=config)
+    assert command._draws_at_once(experiment) == jax.device_count()
+    config.data.images.shape = (16, 16)
+    config.devices.num = 1
+    assert command._draws_at_once(experiment) == 32
+
+
 def test_points_have_no_picture(tmp_path):
     config = points.get_config()
     config.data.update({"num_train": 4, "num_validation": 2, "num_test": 3})
@@ -208,6 +227,7 @@ def test_published_weights(tmp_path):
         ({"confidence": 0.0}, "confidence must be .* got 0.0"),
         ({"samples": (1,)}, "num_samples must be .*at least 2, got 1"),
         ({"certificates": ("loss", "error")}, "certificate='error' is not accepted"),
+        ({"chunk": 0}, "chunk must be at least 1, got 0"),
         ({"space": "image"}, "space must be one of .* got 'image'"),
     ],
 )
