@@ -8,6 +8,7 @@ Several processes run the same calls in the same order, and each holds its own p
 """
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -89,19 +90,18 @@ def choose_devices(num: int, count: int, *, name: str) -> Devices:
         ValueError: `num` is negative, above the number of devices or not a multiple of the number
             of processes; or it does not divide `count`.
     """
-    processes = jax.process_count()
-    each = jax.device_count() // processes
-    accepted = [n for n in range(processes, each * processes + 1, processes) if count % n == 0]
+    processes, most = jax.process_count(), devices_at_most()
+    accepted = [n for n in range(processes, most + 1, processes) if count % n == 0]
     if not accepted:
         raise ValueError(
             f"{name}={count} is not accepted: a multiple of the number of processes, "
             f"{processes}, is expected"
         )
-    if num != 0 and not (0 < num <= each * processes and num % processes == 0):
+    if num != 0 and not (0 < num <= most and num % processes == 0):
         multiple = f", a multiple of the {processes} processes" if processes > 1 else ""
         raise ValueError(
             f"devices.num={num} is not accepted: 0 (as many as divide {name}={count}) or a number "
-            f"up to {each * processes}, that of the devices{multiple}, is expected"
+            f"up to {most}, that of the devices{multiple}, is expected"
         )
     if num and num not in accepted:
         raise ValueError(
@@ -110,6 +110,12 @@ def choose_devices(num: int, count: int, *, name: str) -> Devices:
             f"{accepted[-1]}"
         )
     return first_devices(num or accepted[-1])
+
+
+def devices_at_most() -> int:
+    """Returns how many devices can share an axis, as many of every process."""
+    of_processes = Counter(device.process_index for device in jax.devices())
+    return min(of_processes.values()) * jax.process_count()
 
 
 def first_devices(num: int) -> Devices:
@@ -129,7 +135,7 @@ def first_devices(num: int) -> Devices:
     row = [device for devices in taken.values() for device in devices]
     if num < 1 or len(row) != num:
         raise ValueError(
-            f"num must be from 1 to {jax.device_count()}, that of the devices, and a multiple of "
+            f"num must be from 1 to {devices_at_most()}, that of the devices, and a multiple of "
             f"the number of processes, {processes}; got {num}"
         )
     return Devices(Mesh(np.array(row), (AXIS,), axis_types=(AxisType.Auto,)))

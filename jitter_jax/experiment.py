@@ -17,7 +17,7 @@ from jitter_jax.data.augment import augment
 from jitter_jax.data.measure import Measure, OperatorFactory, make_measure, operator_of
 from jitter_jax.data.pipeline import Example, Source, evaluation_batches
 from jitter_jax.data.sources import IMAGE_KINDS, PICTURE_KINDS, make_sources
-from jitter_jax.devices import Devices, choose_devices
+from jitter_jax.devices import Devices, choose_devices, devices_at_most
 from jitter_jax.evaluate.evaluator import Evaluator, spread_evaluator
 from jitter_jax.evaluate.table import make_evaluators, standard_conditions
 from jitter_jax.keys import subkey
@@ -153,7 +153,8 @@ def build(
     scheme = make_schemes(
         config, reconstructor, sources["train"], measure, frozen_params=frozen_params
     )[config.scheme.name]
-    devices = _evaluation_devices(config.devices.num, max(len(s) for s in sources.values()))
+    most_signals = max(len(s) for name, s in sources.items() if name not in ("train", "validation"))
+    devices = _evaluation_devices(config.devices.num, most_signals)
     evaluators = make_evaluators(
         reconstructor,
         metrics,
@@ -190,7 +191,7 @@ def _evaluation_devices(num: int, most_signals: int) -> Devices:
     """
     if num == 0:
         processes = jax.process_count()
-        num = min(jax.device_count(), -(-most_signals // processes) * processes)
+        num = min(devices_at_most(), -(-most_signals // processes) * processes)
     return choose_devices(num, num, name="signals")
 
 

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from jitter_jax import attacks, unroll
@@ -15,10 +14,12 @@ from jitter_jax.attacks.search import value_and_ascent
 from jitter_jax.bench import _certificate
 from jitter_jax.bench._jax_device import compile_ahead
 from jitter_jax.bench.cases import CASES, EPSILON, STEP_SIZE, Case, Plain, Work
-from jitter_jax.commands.runs import start
+from jitter_jax.commands.runs import start, step_of
 from jitter_jax.data.batch import Batch
 from jitter_jax.data.pipeline import evaluation_batches
+from jitter_jax.devices import first_devices
 from jitter_jax.experiment import Experiment
+from jitter_jax.train import parallel_step
 
 
 class Prepared(NamedTuple):
@@ -77,14 +78,10 @@ def build(config: Plain, *, devices: int = 1) -> Problem:
     raw = next(evaluation_batches(experiment.sources["train"], config["train"]["batch_size"]))
     if devices == 1:
         return Problem(experiment, state, step, jax.device_put(raw))
-    mesh = jax.make_mesh(
-        (devices,), ("batch",), axis_types=(AxisType.Auto,), devices=available[:devices]
-    )
-    everywhere = NamedSharding(mesh, PartitionSpec())
-    spread = NamedSharding(mesh, PartitionSpec("batch"))
-    # A step's state goes back into the next one, so it must come out where it went in.
-    step = jax.jit(step, out_shardings=everywhere, donate_argnums=0)
-    return Problem(experiment, jax.device_put(state, everywhere), step, jax.device_put(raw, spread))
+    # Cases that train nothing are left to the compiler's own partitioning.
+    parallel = parallel_step(partial(step_of, experiment), first_devices(devices))
+    state, raw = parallel.put_state(state), parallel.put_batches([raw])
+    return Problem(experiment, state, parallel.step, raw)
 
 
 def prepare(case: Case, problem: Problem) -> Prepared:

@@ -36,7 +36,9 @@ def make_work(name: str, job: Plain) -> Work:
     on_device = [x.to(DEVICE) if isinstance(x, torch.Tensor) else x for x in peer[1:]]
     computed = lambda *arguments: _in_precision(job["precision"], model, *arguments)
     peer = Peer(computed, *on_device)
-    check_agreement(peer, expected, _TOLERANCES[job["precision"]])
+    begin = time.perf_counter()
+    check_agreement(peer, expected, _TOLERANCES[job["precision"]])  # compiles a forward pass
+    compile_s = time.perf_counter() - begin
     if case.kind == "train":
         run = training(peer, parameters, config)
     else:
@@ -48,12 +50,13 @@ def make_work(name: str, job: Plain) -> Work:
             "attack": lambda: attack(peer, steps),
             "inference": lambda: inference(peer),
         }[case.kind]()
-    run, compile_s = synchronized(run), None
-    if job["framework"] == "torch_compile":  # which it is when it first runs
+    run = synchronized(run)
+    compiled = job["framework"] == "torch_compile"
+    if compiled:  # which the rest is when it first runs
         begin = time.perf_counter()
         run()
-        compile_s = time.perf_counter() - begin
-    return Work(run, sum(p.numel() for p in parameters), compile_s)
+        compile_s += time.perf_counter() - begin
+    return Work(run, sum(p.numel() for p in parameters), compile_s if compiled else None)
 
 
 def _set_precision(precision: str) -> None:

@@ -127,6 +127,21 @@ def check_files(**paths: str | Path | None) -> None:
             )
 
 
+def check_picture(path: str | Path | None) -> None:
+    """Refuse a picture of an unknown format.
+
+    Raises:
+        ValueError: naming the formats.
+    """
+    if path is None:
+        return
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    formats = sorted(FigureCanvasBase.get_supported_filetypes())
+    if Path(path).suffix[1:].lower() not in formats:
+        raise ValueError(f"plot={str(path)!r} is not accepted: an ending of {formats} is expected")
+
+
 def check_platforms(measured: Sequence[Plain]) -> None:
     """Refuse frameworks that computed on different devices.
 

@@ -22,6 +22,7 @@ from jitter_jax.bench.scale import growth, parse_scale
 from jitter_jax.bench.table import format_report
 from jitter_jax.bench.timer import Timer
 from jitter_jax.config import default_config
+from jitter_jax.files import checked_folder
 
 
 def bench(
@@ -82,6 +83,8 @@ def bench(
     problems = checks.problems_with(problems, cases)
     checks.check_torch(problems, cases, peer)
     checks.check_files(json=output, plot=plot)
+    checks.check_picture(plot)
+    profile = None if profile is None else checked_folder(profile, "profile")
     parsed = None if scale is None else parse_scale(scale)
     checks.check_scale(parsed, sizes, problems, cases)
     if plot is not None and parsed is None:
@@ -130,7 +133,7 @@ def bench(
     }
     if output is not None:
         Path(output).write_text(json.dumps(report, indent=2) + "\n")
+    print(format_report(report))
     if plot is not None:
         plot_growth(report["growth"], plot)
-    print(format_report(report))
     return report

@@ -35,4 +35,6 @@ def plot_growth(fits: Sequence[Plain], path: str | Path) -> None:
 
 def _label(fit: Plain) -> str:
     parts = [fit["problem"], fit["case"], FRAMEWORKS[fit["framework"]]]
-    return ", ".join([*parts, *([f"remat {fit['remat']}"] if fit["remat"] else [])])
+    return ", ".join(
+        [*parts, *([f"remat {fit['remat']}"] if fit["remat"] and fit["framework"] == "jax" else [])]
+    )

@@ -53,7 +53,7 @@ def table_row(measured: Plain, others: Sequence[Plain], *, peak: Plain | None = 
     }
     for name in ("torch", "torch_compile"):
         row |= {f"{name}_over_jax": None, f"{name}_over_jax_cpu": None, f"peak_of_{name}": None}
-    if peak is not None:
+    if peak is not None and (measured["sizes"]["devices"] or 1) == 1:  # it is that of one device
         rates = [gflop / s for s in seconds]
         row["peak_share"] = _median_ratio(rates, peak["convolution"])
     for other in others:

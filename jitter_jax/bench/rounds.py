@@ -106,7 +106,9 @@ def environment(job: Plain) -> dict[str, str]:
         pretend = f"--xla_force_host_platform_device_count={devices}"
         told["XLA_FLAGS"] = f"{told.get('XLA_FLAGS', '')} {pretend}".strip()
     return told | {
-        "JAX_ENABLE_COMPILATION_CACHE": "false",  # or the second run compiles nothing
+        # Or the second run compiles nothing.
+        "JAX_ENABLE_COMPILATION_CACHE": "false",
+        "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1",
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # workers share the device's memory
         "OMP_NUM_THREADS": str(job["threads"]),
         # A worker that is not its turn must sleep: OpenMP threads otherwise spin for a while.

@@ -97,7 +97,8 @@ def _label(row: Plain, scaled: Sequence[str]) -> str:
 def _growth(fits: Sequence[Plain]) -> list[str]:
     lines = []
     for fit in fits:
-        remat = f", remat {fit['remat']}" if fit["remat"] else ""
+        ours = fit["remat"] and fit["framework"] == "jax"
+        remat = f", remat {fit['remat']}" if ours else ""
         peaks = ", ".join(f"{peak:.2f}" for peak in fit["peak_gb"])
         powers = [
             f"{what} as {fit['field']}^{fit[key]:.2f}"

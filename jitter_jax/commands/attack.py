@@ -104,7 +104,7 @@ def attack_runs(
         report["runs"].append({"name": name, "scheme": scheme, "step": step, **part})
         if profile is not None:
             worst = Condition("worst case", "test", "worst")
-            count = min(chunk, num_examples or chunk)
+            count = min(chunk, num_examples or chunk, len(experiment.sources["test"]))
             with profiling.trace(profile / name):
                 evaluated([worst], num_examples=count, progress=False)
             if is_first_process():

@@ -22,7 +22,7 @@ from jitter_jax.commands.kept import Kept, fingerprint
 from jitter_jax.data.part import Part
 from jitter_jax.data.pipeline import evaluation_batches
 from jitter_jax.data.sources import PICTURE_KINDS
-from jitter_jax.devices import choose_devices, fetch, is_first_process
+from jitter_jax.devices import choose_devices, devices_at_most, fetch, is_first_process
 from jitter_jax.evaluate.figures import (
     Line,
     Panel,
@@ -238,7 +238,7 @@ def _draws_at_once(experiment: Experiment) -> int:
     if jax.default_backend() == "cpu":
         pixels = math.prod(signal_type(experiment.config)["shape"])
         most = max(1, min(most, _CPU_PIXELS // pixels))
-    devices = experiment.config.devices.num or jax.device_count()
+    devices = experiment.config.devices.num or devices_at_most()
     return -(-most // devices) * devices
 
 
@@ -337,7 +337,8 @@ class _Run:
             self.certified(*signal)
         with profiling.trace(folder):
             self.certified(*signal)
-        print(f"certificates of one signal traced in {folder}")
+        if is_first_process():
+            print(f"certificates of one signal traced in {folder}")
 
     def _f(self, operator: LinearOperator) -> certify.Reconstruction:
         return certify.freeze(

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from jitter_jax import experiment as experiments
 from jitter_jax import train
+from jitter_jax.config import default_config
 from jitter_jax.data.measure import OperatorFactory
 from jitter_jax.experiment import Experiment
 from jitter_jax.keys import domain_key
@@ -125,8 +126,16 @@ def load_network(workdir: str | Path, config: ConfigDict) -> Params:
 
 
 def load_config(workdir: str | Path, overrides: Mapping[str, Any] | None = None) -> ConfigDict:
-    """Read a run's config, with other values for some fields, by dotted name."""
-    config = ConfigDict(train.load_config(workdir))
+    """Read a run's config, with other values for some fields, by dotted name.
+
+    Fields that runs of earlier versions lack have their defaults.
+    """
+    config, defaults = ConfigDict(train.load_config(workdir)), default_config()
+    for part, name in (("train", "steps_at_once"), ("network", "precision")):
+        if name not in config.get(part, (name,)):
+            config[part][name] = defaults[part][name]
+    if "devices" not in config:
+        config.devices = defaults.devices
     with config.ignore_type():
         config.update_from_flattened_dict(dict(overrides or {}))
     return config

@@ -155,8 +155,8 @@ def train_only(
             progress=progress,
             **options,
         )
-    if traced is not None:
-        print(f"{traced.traced} steps traced in {profile}")
+    if traced is not None and is_first_process():
+        print(f"{traced.traced * config.train.steps_at_once} steps traced in {profile}")
     return experiment, state
 
 
@@ -174,8 +174,8 @@ def training_devices(config: ConfigDict) -> Devices:
     if of_batch and devices.count > 1:
         raise ValueError(
             "scheme.jitter.kind='repo' is not accepted on several devices: it scales by the "
-            "largest entry of the batch, and each device has a part of it; devices.num=1 is "
-            "expected"
+            "largest entry of the batch, and each device has a part of it; a single process and "
+            "devices.num=1 are expected"
         )
     if jax.device_count() > 1 and is_first_process():
         each = config.train.batch_size // devices.count

@@ -3,14 +3,12 @@
 import contextlib
 import json
 import os
-import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 import jax
-import numpy as np
 
 from jitter_jax.host_memory import return_freed_memory
 from jitter_jax.train._display import Display
@@ -184,6 +182,11 @@ class _Run:
             self.saved = self.checkpoints.path(int(state.step))
             self.display.say(f"going on from {self.saved}")
         self.number = self.first = int(state.step)
+        if self.number % self.at_once:
+            raise ValueError(
+                f"steps_at_once={self.at_once} is not accepted: the run goes on from step "
+                f"{self.number}, which is no multiple of it; go on with a divisor, such as 1"
+            )
         if jax.process_index() == 0:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             drop_metrics_after(self.path, self.number)
@@ -274,9 +277,5 @@ def _is_stopping(stop: StopRequest | None, number: int, every: int) -> bool:
         # the same step, and asking at every step would make them wait for each other.
         if number % every:
             return False
-        from jax.experimental import multihost_utils
-
-        number_here = np.array(stop.requested or 0)
-        agreed = int(multihost_utils.process_allgather(number_here).max())
-        stop.requested = signal.Signals(agreed) if agreed else None
+        return stop.agreed()
     return stop.requested is not None

@@ -8,6 +8,10 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -20,6 +24,18 @@ class StopRequest:
     """
 
     requested: signal.Signals | None = None
+
+    def agreed(self) -> bool:
+        """Returns whether any process was asked, and makes that the request of all.
+
+        All processes call it at the same place, where they wait for each other.
+        """
+        # A signal may come while this one waits: it stays requested, for the next agreement.
+        number_here = np.array(self.requested or 0)
+        agreed = int(multihost_utils.process_allgather(number_here).max())
+        if agreed:
+            self.requested = signal.Signals(agreed)
+        return bool(agreed)
 
 
 @contextlib.contextmanager
@@ -59,5 +75,7 @@ def stop_on_signals() -> Iterator[StopRequest]:
         for number, handler in earlier.items():
             # None stands for a handler that was not installed from Python.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
+    if jax.process_count() > 1:
+        stop.agreed()  # a process that left alone would leave the others waiting for it
     if stop.requested is not None:
         raise SystemExit(128 + stop.requested)

@@ -329,6 +329,8 @@ def test_a_worker_is_told_its_platform_and_devices(monkeypatch):
         ({"output": "no/such/folder/x.json"}, "a folder that exists is expected"),
         ({"output": "."}, "a file in a folder"),
         ({"plot": "no/such/folder/x.png"}, "plot='no/such/folder/x.png'"),
+        ({"plot": "x.bad", "scale": "batch:1,2"}, "plot='x.bad' .* an ending of .*'png'"),
+        ({"profile": __file__}, "profile=.* is not accepted"),
         ({"plot": "x.png"}, "it is drawn of a scale"),
     ],
 )

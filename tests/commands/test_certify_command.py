@@ -186,6 +186,17 @@ def test_large_pictures_are_drawn_one_on_each_device():
     assert command._draws_at_once(experiment) == 32
 
 
+def test_runs_of_earlier_versions(tmp_path):
+    """Fields that came later have their defaults."""
+    folder = write_run(tmp_path / "earlier", tiny(denoising.get_config()))
+    stored = json.loads((folder / "config.json").read_text())
+    del stored["devices"], stored["train"]["steps_at_once"], stored["network"]["precision"]
+    (folder / "config.json").write_text(json.dumps(stored))
+    experiment, _ = load_experiments([folder], {})["earlier"]
+    assert experiment.config.devices.num == 0 and experiment.config.train.steps_at_once == 1
+    assert experiment.config.network.precision == denoising.get_config().network.precision
+
+
 def test_points_have_no_picture(tmp_path):
     config = points.get_config()
     config.data.update({"num_train": 4, "num_validation": 2, "num_test": 3})

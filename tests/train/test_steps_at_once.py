@@ -77,6 +77,20 @@ def test_stopped_run_continues_bit_for_bit(tmp_path, whole):
     assert (bits(run(tmp_path)), record(tmp_path)) == whole
 
 
+def test_a_run_does_not_step_over_its_end(tmp_path):
+    """One that was stopped between two multiples is told so, and loses nothing."""
+    stop = StopRequest()
+
+    def on_next(step):
+        if step == 7:  # read ahead while step 6 runs
+            stop.requested = 15
+
+    assert int(run(tmp_path, at_once=1, batches=Batches(on_next), stop=stop).step) == 6
+    with pytest.raises(ValueError, match="from step 6, which is no multiple of it; go on with a"):
+        run(tmp_path)
+    assert int(run(tmp_path, at_once=2).step) == NUM_STEPS
+
+
 @pytest.mark.parametrize("bad, good", [(3, None), (6, 4), (24, 20)])
 def test_the_step_that_is_not_finite_is_named(tmp_path, bad, good, whole):
     with pytest.raises(NonFiniteError, match=f"step {bad} is not finite") as error:
