@@ -254,8 +254,9 @@ class _Run:
         self._root, self._frozen = (domain_key(seed, use) for use in ("certify", "frozen"))
         self._compiled = False
         self._search = experiments.make_attack(experiment.config.evaluate.attack)
-        self._chunk = _draws_at_once(experiment) if plan.chunk is None else plan.chunk
-        self._devices = choose_devices(experiment.config.devices.num, self._chunk, name="chunk")
+        chunk = _draws_at_once(experiment) if plan.chunk is None else plan.chunk
+        devices = choose_devices(experiment.config.devices.num, chunk, name="chunk")
+        self._at_once: dict[str, Any] = {"chunk": chunk, "devices": devices}
         self._estimate = jax.jit(lambda operator, y: self._f(operator)(y))
         self._losses = _fetched(self._losses_of)
         self._attack = jax.jit(self._attack_of)
@@ -357,8 +358,7 @@ class _Run:
             space=self._plan.space,
             statistic=lambda z: jnp.stack([mse(z, x), mse(z, reference)]),
             num_samples=max(self._plan.samples),
-            chunk=self._chunk,
-            devices=self._devices,
+            **self._at_once,
         )
         return jnp.where(jnp.isnan(losses), jnp.inf, losses)
 
@@ -409,8 +409,7 @@ class _Run:
             budget=budget,
             key=key,
             simultaneous=self._plan.simultaneous,
-            chunk=self._chunk,
-            devices=self._devices,
+            **self._at_once,
         )
 
     def _centre_of(self, budget: certify.Budget) -> Callable[..., certify.CentreCertificate]:
@@ -420,8 +419,7 @@ class _Run:
             y,
             budget=budget,
             key=key,
-            chunk=self._chunk,
-            devices=self._devices,
+            **self._at_once,
         )
 
     def panels(self) -> list[Panel]:
@@ -452,8 +450,7 @@ class _Run:
                 x,
                 budget=budget,
                 key=key,
-                chunk=self._chunk,
-                devices=self._devices,
+                **self._at_once,
             )
         )(operator, x, y, subkey(key, "clean"))
         certificate = fetch(certificate)

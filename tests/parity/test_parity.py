@@ -36,10 +36,11 @@ FLOAT64_REPLAY = {
     "sgdj_mask": (0.0, 0.0),
 }
 # The limits suggested there: ten times as much in float32 and at least this, (outputs, gradients,
-# these entry by entry or in norm); and in float64, entry by entry, where the files hold
-# float32-rounded numbers.
+# these entry by entry or in norm); and in float64, where the files hold float32-rounded numbers.
 FLOAT32 = (1e-5, 1e-4)
 FLOAT64 = 5e-6
+# Where a flipped ReLU was seen to move single entries of a float32 gradient past that.
+BY_NORM = {"sgdj_mri_small"}
 # A step along the gradient's sign goes the other way where an entry is within rounding of zero.
 FLIPPED = 1e-3
 
@@ -66,7 +67,8 @@ def check_outputs(case: str, arrays: dict[str, np.ndarray]) -> None:
         assert key in outputs, f"{key} was not reproduced"
         exact = arrays[f"f64/{key}" if f"f64/{key}" in arrays else key]
         limit, flipped = limits["grad" in key], FLIPPED * key.endswith("inf/delta")
-        compare(key, outputs[key], arrays.get(key, exact), limit, gradients, flipped, "grad" in key)
+        by_norm = case in BY_NORM and "grad" in key
+        compare(key, outputs[key], arrays.get(key, exact), limit, gradients, flipped, by_norm)
         compare(f"f64/{key}", outputs[f"f64/{key}"], exact, FLOAT64, gradients)
         checked += 1
     assert checked >= 7  # what the file with the fewest outputs, of the attack, has
