@@ -146,7 +146,7 @@ def evaluation_batches(source: Source, batch_size: int) -> Iterator[Example]:
     """
     batch_size = checked_count("batch_size", batch_size)
     _check_not_empty(source)
-    return _in_order(_Indexed(source), batch_size)
+    return _in_order(source, batch_size)
 
 
 def filled_up(examples: Example, size: int) -> Example:
@@ -169,21 +169,26 @@ class _ShuffledBatches:
     """
 
     def __init__(self, source: Source, batch_size: int, seed: int, shard: tuple[int, int]):
-        self._source = _Indexed(source)
+        self._source = source
         self._batch_size = batch_size
         self._seed = seed
         number, count = shard
-        self._rows = range(number * batch_size // count, (number + 1) * batch_size // count)
+        self._rows = np.arange(number * batch_size // count, (number + 1) * batch_size // count)
 
     def __len__(self) -> int:
         return _ENDLESS
 
     def __getitem__(self, index: int) -> Example:
-        positions = (index * self._batch_size + row for row in self._rows)
-        epochs = (divmod(position, len(self._source)) for position in positions)
         length = len(self._source)
-        return _stacked(
-            [self._source[int(_order(self._seed, epoch, length)[place])] for epoch, place in epochs]
+        epochs, places = np.divmod(index * self._batch_size + self._rows, length)
+        return _batch(
+            self._source,
+            np.concatenate(
+                [
+                    _order(self._seed, int(epoch), length)[places[epochs == epoch]]
+                    for epoch in np.unique(epochs)
+                ]
+            ),
         )
 
 
@@ -193,27 +198,16 @@ def _order(seed: int, epoch: int, length: int) -> np.ndarray:
     return np.random.Generator(np.random.PCG64([seed, epoch])).permutation(length)
 
 
-def _stacked(examples: list[Example]) -> Example:
-    return {key: np.stack([example[key] for example in examples]) for key in examples[0]}
+def _batch(source: Source, numbers: np.ndarray) -> Example:
+    """The examples of these numbers, stacked, and the numbers as `index`."""
+    examples = [source[number] for number in numbers.tolist()]
+    stacked = {key: np.stack([example[key] for example in examples]) for key in examples[0]}
+    return {**stacked, "index": numbers.astype(np.int32)}
 
 
 def _in_order(source: Source, batch_size: int) -> Iterator[Example]:
     for start in range(0, len(source), batch_size):
-        examples = [source[i] for i in range(start, min(start + batch_size, len(source)))]
-        yield _stacked(examples)
-
-
-class _Indexed:
-    """A source whose items also carry their number."""
-
-    def __init__(self, source: Source):
-        self._source = source
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def __getitem__(self, index: int) -> Example:
-        return {**self._source[index], "index": np.asarray(index, np.int32)}
+        yield _batch(source, np.arange(start, min(start + batch_size, len(source))))
 
 
 def _check_not_empty(source: Source) -> None:

@@ -15,7 +15,7 @@ FEW_CHANNELS = 4
 # Image rows in a strip of the image: 8 to 32 are alike, fewer or more are slower.
 _STRIP = 16
 # Winograd's algorithm pays from so many channels on both sides and pixels in a signal.
-_WINOGRAD_CHANNELS, _WINOGRAD_PIXELS = 16, 4096
+_WINOGRAD_CHANNELS, _WINOGRAD_PIXELS = 32, 4096
 _WINOGRAD_STRIP = 8
 
 # Winograd's algorithm at the points 0, 1, -1, 2, -2 and infinity: three outputs of a correlation
