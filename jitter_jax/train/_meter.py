@@ -11,9 +11,13 @@ import numpy as np
 
 from jitter_jax.train.step import Metrics
 
-# How many steps the host may be ahead of the device: enough for the device never to wait for the
-# next one, few enough that a request to stop is soon met and that no queue of batches fills memory.
+# How many calls the host may be ahead of the device when it waits: enough for the device never to
+# wait for the next one, few enough that a request to stop is soon met and that no queue of batches
+# fills memory.
 LEAD = 2
+# Short calls are waited for in groups, as waking up takes as long as some of them: of about so many
+# seconds, and at most so many calls.
+_GROUP_S, _GROUP_CALLS = 0.02, 16
 
 
 class NonFiniteError(RuntimeError):
@@ -53,9 +57,13 @@ class Meter:
         self.sums: dict[str, float] = {}
         self._pending: list[Metrics] = []
         self._pending_steps = 0
+        self._group = self._calls = 0
+        self._waited = time.perf_counter()
 
     def add(self, metrics: Metrics, steps: int = 1) -> None:
         """Takes the metrics of a call, and waits for those of the call `LEAD` before it.
+
+        After calls that took less than 20 ms it waits at every second to sixteenth only.
 
         Args:
             metrics: Scalars of one step, or arrays with a leading axis of several.
@@ -63,8 +71,13 @@ class Meter:
         """
         self._pending.append(metrics)
         self._pending_steps += steps
-        if len(self._pending) > LEAD:
+        self._calls += 1
+        if self._calls >= self._group and len(self._pending) > LEAD:
             jax.block_until_ready(self._pending[-1 - LEAD]["finite"])
+            now = time.perf_counter()
+            each = max((now - self._waited) / self._calls, 1e-9)
+            self._group = min(int(_GROUP_S / each), _GROUP_CALLS)
+            self._calls, self._waited = 0, now
 
     def fetch(self, number: int, checkpoint: Path | None) -> None:
         """Adds what is pending to the sums; the step taken last was `number`.
