@@ -58,6 +58,8 @@ class GradientUnroll(nn.Module):
         unroll: the config's, with K and the step size.
     """
 
+    matrix: torch.Tensor
+
     def __init__(self, network: nn.Module, matrix: torch.Tensor, unroll: Plain):
         super().__init__()
         self.network = network
@@ -114,6 +116,8 @@ class MRIUnroll(nn.Module):
         mask: M, `(height, width)` of 0 and 1, zero frequency in the middle.
         unroll: the config's, with K and the step size.
     """
+
+    mask: torch.Tensor
 
     def __init__(self, network: nn.Module, mask: torch.Tensor, unroll: Plain):
         super().__init__()

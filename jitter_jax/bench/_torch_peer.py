@@ -33,7 +33,7 @@ def make_work(name: str, job: Plain) -> Work:
     parameters = [*model.parameters()]
     if job["framework"] == "torch_compile":
         model.compile()
-    on_device = [x.to(DEVICE) if isinstance(x, torch.Tensor) else x for x in peer[1:]]
+    on_device: list[Any] = [x.to(DEVICE) if isinstance(x, torch.Tensor) else x for x in peer[1:]]
     computed = lambda *arguments: _in_precision(job["precision"], model, *arguments)
     peer = Peer(computed, *on_device)
     begin = time.perf_counter()
