@@ -181,15 +181,11 @@ class _ShuffledBatches:
     def __getitem__(self, index: int) -> Example:
         length = len(self._source)
         epochs, places = np.divmod(index * self._batch_size + self._rows, length)
-        return _batch(
-            self._source,
-            np.concatenate(
-                [
-                    _order(self._seed, int(epoch), length)[places[epochs == epoch]]
-                    for epoch in np.unique(epochs)
-                ]
-            ),
-        )
+        numbers = [
+            _order(self._seed, int(epoch), length)[places[epochs == epoch]]
+            for epoch in np.unique(epochs)
+        ]
+        return _batch(self._source, np.concatenate(numbers))
 
 
 # An epoch is read by several threads at a time, beside at most the next one.

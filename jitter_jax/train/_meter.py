@@ -63,7 +63,7 @@ class Meter:
     def add(self, metrics: Metrics, steps: int = 1) -> None:
         """Takes the metrics of a call, and waits for those of the call `LEAD` before it.
 
-        After calls that took less than 20 ms it waits at every second to sixteenth only.
+        Of calls that take up to 10 ms it waits at every second to sixteenth only.
 
         Args:
             metrics: Scalars of one step, or arrays with a leading axis of several.
