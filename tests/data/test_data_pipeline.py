@@ -158,7 +158,9 @@ print("ready", flush=True)
 
 @pytest.mark.parametrize("interrupted", [False, True])
 def test_an_open_iterator_does_not_keep_the_process_alive(interrupted):
-    program = PROGRAM.format(rest="time.sleep(60)" if interrupted else "")
+    # Many short sleeps: one that begins just after the signal came would not be woken by it.
+    wait = "for _ in range(6000):\n    time.sleep(0.01)"
+    program = PROGRAM.format(rest=wait if interrupted else "")
     with subprocess.Popen(
         [sys.executable, "-c", program],
         stdout=subprocess.PIPE,
